@@ -1,0 +1,214 @@
+"""Every fact turnlog ever stores, and their bytes.
+
+A fact is a frozen tagged struct in the past tense, stored as a MessagePack map whose `type` is the class name: any
+MessagePack reader can show it without this file. The names of classes and fields are the storage format. They never
+change; fields are only added, with defaults. A change of meaning gets a new name with a version behind a colon
+(`TurnStarted:2`), so that an older reader says which version it lacks instead of guessing.
+
+Streams are named `lineage/TENANT/ROOT_SESSION_ID` and `conversation/TENANT/NAME`.
+
+Facts hold no time: the log stamps `recorded_us` on each as it is recorded, once. Items, parameters and usage are kept
+as the JSON bytes they came in: nothing is lost by a schema that was too narrow.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import msgspec
+
+Api: TypeAlias = Literal["chat", "responses"]
+CancelReason: TypeAlias = Literal["client", "disconnect", "shutdown", "crash"]
+EvictReason: TypeAlias = Literal["lru", "expired", "deleted"]
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Who speaks, as the client's identity headers say it. Recorded and echoed, never interpreted."""
+
+    user_id: str = ""
+    user_name: str = ""
+    chat_id: str = ""
+    chat_name: str = ""
+    chat_type: str = ""
+    thread_id: str = ""
+
+
+class ForkPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Where a fork left its parent: everything up to and with `turn_id`, in the lineage of `root_id`, is inherited."""
+
+    session_id: str
+    root_id: str
+    turn_id: str
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag=True):
+    """What all facts share: how they are stored."""
+
+
+class SessionStarted(Fact, frozen=True, kw_only=True):
+    """A lineage began. Always the first event of its stream."""
+
+    session_id: str
+    forked_from: ForkPoint | None = None
+    session_key: str = ""
+    identity: Identity = Identity()
+
+
+class TurnStarted(Fact, frozen=True, kw_only=True):
+    """A turn is open: its input is durable, the model is about to be called, the lineage is locked.
+
+    `items` are the turn's new input items only, each one JSON object as the client sent it: chat messages or Responses
+    items, as `api` says. `instructions` are chat messages (system, developer) that hold for this turn alone.
+    `parameters` is a JSON object of everything else in the body. The lock ends with the turn, or `lease_ms` after it
+    was recorded. `session_key` and `identity` are None where they are the session's own.
+    """
+
+    turn_id: str
+    api: Api
+    model: str
+    items: tuple[bytes, ...]
+    instructions: tuple[bytes, ...] = ()
+    parameters: bytes = b"{}"
+    stream: bool = False
+    owner: str
+    lease_ms: int
+    conversation: str = ""
+    previous_response_id: str = ""
+    idempotency_key: str = ""
+    body_digest: bytes = b""
+    session_key: str | None = None
+    identity: Identity | None = None
+
+
+class TurnCompleted(Fact, frozen=True, kw_only=True):
+    """The model answered, or stopped at its token limit: from now on the turn is part of every later prompt.
+
+    `output` is what joins the transcript, `alternatives` the other choices where the client asked for several, each
+    one assistant message (JSON) as the model server gave it. `usage` is the server's own object, `extra` whatever
+    else its answer held (log probabilities, fingerprints), both JSON or empty. `delta_lengths` counts the characters
+    of each piece of text as it was streamed.
+    """
+
+    turn_id: str
+    output: tuple[bytes, ...]
+    finish_reason: str
+    usage: bytes = b""
+    model: str = ""
+    alternatives: tuple[bytes, ...] = ()
+    extra: bytes = b""
+    delta_lengths: tuple[int, ...] = ()
+
+
+class TurnFailed(Fact, frozen=True, kw_only=True):
+    """The model did not answer. Nothing of the turn is in a later prompt. `output` is what had come until then."""
+
+    turn_id: str
+    code: str
+    message: str
+    status: int
+    output: tuple[bytes, ...] = ()
+
+
+class TurnCancelled(Fact, frozen=True, kw_only=True):
+    """The turn was stopped, by whom or what `reason` says. Nothing of it is in a later prompt."""
+
+    turn_id: str
+    reason: CancelReason
+    output: tuple[bytes, ...] = ()
+
+
+class ConversationAdvanced(Fact, frozen=True, kw_only=True):
+    """A conversation's newest response changed. Recorded in one append with the turn's `TurnCompleted`."""
+
+    conversation: str
+    session_id: str
+    turn_id: str
+
+
+class ResponseEvicted(Fact, frozen=True, kw_only=True):
+    """A response is no longer addressable by its id. Its turn, its session and its conversation are untouched."""
+
+    turn_id: str
+    reason: EvictReason
+
+
+class ConversationCreated(Fact, frozen=True, kw_only=True):
+    """A name was claimed, and the root session id that it leads to. The first event of a conversation's stream."""
+
+    name: str
+    session_id: str
+
+
+Event: TypeAlias = (
+    SessionStarted
+    | TurnStarted
+    | TurnCompleted
+    | TurnFailed
+    | TurnCancelled
+    | ConversationAdvanced
+    | ResponseEvicted
+    | ConversationCreated
+)
+
+EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)
+_NAMES = {cls: cls.__name__ for cls in EVENT_TYPES}
+_KNOWN = frozenset(_NAMES.values())
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+
+
+class UndecodableEvent(Exception):
+    """These bytes are not a fact this version knows. Says what it would take to read them."""
+
+
+def type_name(event: Event) -> str:
+    """The stored name of the event's type."""
+    return _NAMES[type(event)]
+
+
+def encode(event: Event) -> bytes:
+    """The event as MessagePack bytes."""
+    return _encoder.encode(event)
+
+
+def decode(name: str, data: bytes) -> Event:
+    """The event of type `name` in `data`; raises `UndecodableEvent` where this version can not read it."""
+    try:
+        event = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise UndecodableEvent(_why_not(name, error)) from error
+    if event.__class__.__name__ != name:
+        raise UndecodableEvent(f"the row says {name}, its data says {type_name(event)}")
+    return event
+
+
+def _why_not(name: str, error: msgspec.DecodeError) -> str:
+    base, _, version = name.partition(":")
+    if name in _KNOWN:
+        return f"its data is not a {name}: {error}"
+    if base in _KNOWN:
+        return f"{base} in version {version}; this turnlog reads version 1: use a newer turnlog"
+    return f"unknown event type {name!r}; this turnlog knows {', '.join(sorted(_KNOWN))}: use a newer turnlog"
+
+
+class StreamName(NamedTuple):
+    """A stream's name in its parts."""
+
+    category: str
+    tenant: str
+    name: str
+
+
+def lineage_stream(tenant: str, root_id: str) -> str:
+    """The stream of the lineage whose root session is `root_id`."""
+    return f"lineage/{tenant}/{root_id}"
+
+
+def conversation_stream(tenant: str, name: str) -> str:
+    """The stream of the conversation called `name`."""
+    return f"conversation/{tenant}/{name}"
+
+
+def parse_stream(stream: str) -> StreamName:
+    """The parts of a stream's name. A tenant never holds a slash; a conversation's name may."""
+    category, tenant, name = stream.split("/", 2)
+    return StreamName(category, tenant, name)

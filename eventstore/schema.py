@@ -1,0 +1,45 @@
+"""The events table: one row an event, nothing else, readable with the `sqlite3` shell alone."""
+
+APPLICATION_ID = 0x7475726E  # "turn", so that `file log.db` tells what it is
+FORMAT = 1
+
+CREATE = f"""
+PRAGMA journal_mode = WAL;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE IF NOT EXISTS events (
+    position    INTEGER PRIMARY KEY,
+    stream      TEXT    NOT NULL,
+    version     INTEGER NOT NULL,
+    type        TEXT    NOT NULL,
+    recorded_us INTEGER NOT NULL,
+    data        BLOB    NOT NULL,
+    hash        BLOB    NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS events_by_stream ON events (stream, version);
+CREATE TRIGGER IF NOT EXISTS events_are_never_updated BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are facts: they are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS events_are_never_deleted BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are facts: they are never deleted'); END;
+"""
+
+COLUMNS = "position, stream, version, type, recorded_us, data, hash"
+HEAD = "SELECT position, hash, recorded_us FROM events ORDER BY position DESC LIMIT 1"
+HASH_AT = "SELECT hash FROM events WHERE position = ?"
+READ_ALL = f"SELECT {COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
+READ_STREAM = """
+SELECT e.position, e.stream, e.version, e.type, e.recorded_us, e.data, e.hash, p.hash
+FROM events e LEFT JOIN events p ON p.position = e.position - 1
+WHERE e.stream = ? AND e.version > ? ORDER BY e.version
+"""
+
+
+def insert(rows: int) -> str:
+    """One statement that inserts `rows` events: a statement is a transaction, and one trip to the database."""
+    return f"INSERT INTO events ({COLUMNS}) VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * rows)  # noqa: S608
+
+
+def versions(streams: int) -> str:
+    """One statement that finds the versions of `streams` streams."""
+    marks = ",".join("?" * streams)
+    return f"SELECT stream, max(version) FROM events WHERE stream IN ({marks}) GROUP BY stream"  # noqa: S608

@@ -1,0 +1,198 @@
+"""The embedded log: one SQLite file in WAL mode, one connection that writes, one that reads.
+
+`SqliteLog.open` is the server's; `SqliteLog.open_read_only` is for tools beside it. Every row read is checked against
+its neighbour's hash, so an altered byte is met as `LogDamaged` and never served as history.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self, cast
+
+import aiosqlite
+
+from eventstore import chain, schema
+from eventstore.chain import SALT_BYTES, BrokenChain, Row
+from eventstore.events import Event, UndecodableEvent, decode
+from eventstore.lock import exclusive
+from eventstore.log import Head, LogDamaged, LogUnavailable, LogUnreadable, Recorded
+from eventstore.writer import BATCH_ROWS_MAX, Writer
+
+LOG_FILE = "log.db"
+LOCK_FILE = "lock"
+READ_ROWS_MAX = 1_000
+POLL_S = 0.1
+_EMPTY = Head(0, chain.GENESIS)
+
+
+class SqliteLog:
+    """An `EventLog` in `DIRECTORY/log.db`."""
+
+    def __init__(self, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head) -> None:
+        self._reader = reader
+        self._resources = resources
+        self._head = head
+        self._writer: Writer | None = None
+        self._news = asyncio.Event()
+
+    @classmethod
+    async def open(cls, directory: Path, *, synchronous: str = "FULL") -> Self:
+        """Open the log in `directory` for writing, creating both where they lack.
+
+        Raises `LogLocked` where another process has it, `LogDamaged` or `LogUnavailable` where it can not be read.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as resources:
+            resources.enter_context(exclusive(directory / LOCK_FILE))
+            writing = await _connect(resources, directory / LOG_FILE, "rwc")
+            with _readable():
+                await writing.executescript(schema.CREATE)
+                await writing.execute(f"PRAGMA synchronous = {synchronous}")
+                reading = await _connect(resources, directory / LOG_FILE, "ro")
+                head, last_us = await _find_head(reading)
+            log = cls(reading, resources.pop_all(), head)
+            log._writer = Writer(writing, head, last_us, log._announce)
+            return log
+        raise AssertionError("unreachable: the stack does not swallow errors")
+
+    @classmethod
+    async def open_read_only(cls, directory: Path) -> Self:
+        """Open the log in `directory` for reading, beside a server or without one."""
+        path = directory / LOG_FILE
+        if not path.exists():
+            raise LogUnavailable(f"there is no log in {directory}: expected {path}")
+        async with contextlib.AsyncExitStack() as resources:
+            reading = await _connect(resources, path, "ro")
+            with _readable():
+                head, _ = await _find_head(reading)
+            return cls(reading, resources.pop_all(), head)
+        raise AssertionError("unreachable: the stack does not swallow errors")
+
+    async def append(self, stream: str, expected_version: int, events: Sequence[Event]) -> tuple[Recorded, ...]:
+        """See `EventLog.append`."""
+        if self._writer is None:
+            raise LogUnavailable("the log is open for reading only")
+        return await self._writer.append(stream, expected_version, events)
+
+    def head(self) -> Head:
+        """See `EventLog.head`. Of a log opened read-only: the newest position met so far."""
+        return self._head if self._writer is None else self._writer.head
+
+    async def hash_at(self, position: int) -> bytes | None:
+        """See `EventLog.hash_at`."""
+        if position == 0:
+            return chain.GENESIS
+        rows = await self._fetch(schema.HASH_AT, (position,))
+        return bytes(rows[0][0]) if rows else None
+
+    async def read(self, stream: str, after_version: int = 0) -> list[Recorded]:
+        """See `EventLog.read`."""
+        recorded: list[Recorded] = []
+        for expected, (*row, previous) in enumerate(
+            await self._fetch(schema.READ_STREAM, (stream, after_version)), after_version + 1
+        ):
+            position, _, version, *_ = row
+            if version != expected:
+                raise LogDamaged(position, f"{stream} goes on at version {version}, expected {expected}")
+            with _undamaged():
+                chain.check(cast("Row", row), position, previous or chain.GENESIS)
+            recorded += _decoded([cast("Row", row)])
+        return recorded
+
+    async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
+        """See `EventLog.read_all`. `check=False` leaves the hashes unchecked, for those who have just done it."""
+        previous = await self.hash_at(after_position)
+        if previous is None:
+            return
+        while rows := cast("list[Row]", await self._fetch(schema.READ_ALL, (after_position, READ_ROWS_MAX))):
+            if check:
+                with _undamaged():
+                    chain.check_all(rows, after_position, previous)
+            yield _decoded(rows)
+            after_position, *_, previous = rows[-1]
+            if self._writer is None:
+                self._head = max(self._head, Head(after_position, previous))
+
+    async def follow(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
+        """See `EventLog.follow`. A log opened read-only is asked for news ten times a second."""
+        while True:
+            self._news.clear()
+            async for batch in self.read_all(after_position):
+                yield batch
+                after_position = batch[-1].position
+            if self._writer is None:
+                await asyncio.sleep(POLL_S)
+            elif self.head().position == after_position:
+                await self._news.wait()
+
+    async def close(self) -> None:
+        """See `EventLog.close`."""
+        if self._writer is not None:
+            await self._writer.close()
+        await self._resources.aclose()
+
+    def _announce(self) -> None:
+        self._news.set()
+
+    async def _fetch(self, sql: str, parameters: Iterable[object]) -> list[sqlite3.Row]:
+        with _readable():
+            return cast("list[sqlite3.Row]", await self._reader.execute_fetchall(sql, parameters))
+
+
+def _decoded(rows: Iterable[Row]) -> list[Recorded]:
+    try:
+        return [
+            Recorded(position, stream, version, recorded_us, decode(type_, data[SALT_BYTES:]), hash_)
+            for position, stream, version, type_, recorded_us, data, hash_ in rows
+        ]
+    except UndecodableEvent:
+        raise _unreadable(rows) from None
+
+
+def _unreadable(rows: Iterable[Row]) -> LogUnreadable:
+    for position, _, _, type_, _, data, _ in rows:
+        try:
+            decode(type_, data[SALT_BYTES:])
+        except UndecodableEvent as error:
+            return LogUnreadable(position, str(error))
+    raise AssertionError("every row decodes, and one did not")
+
+
+@contextlib.contextmanager
+def _undamaged() -> Iterator[None]:
+    try:
+        yield
+    except BrokenChain as error:
+        raise LogDamaged(error.position, error.reason) from error
+
+
+async def _connect(resources: contextlib.AsyncExitStack, path: Path, mode: str) -> aiosqlite.Connection:
+    # An open connection keeps its thread, and the process, alive: the stack closes it however opening ends.
+    connection = aiosqlite.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        cached_statements=BATCH_ROWS_MAX + 16,
+    )
+    with _readable():
+        return await resources.enter_async_context(connection)
+
+
+async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:
+    format_ = next(iter(await connection.execute_fetchall("PRAGMA user_version")))[0]
+    if format_ != schema.FORMAT:
+        raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")
+    rows = list(await connection.execute_fetchall(schema.HEAD))
+    return (Head(rows[0][0], rows[0][1]), rows[0][2]) if rows else (_EMPTY, 0)
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise LogUnavailable(f"the log can not be read: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise LogDamaged(0, f"SQLite says: {error}") from error

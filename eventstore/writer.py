@@ -1,0 +1,218 @@
+"""The one task that writes: it drains a queue and commits whatever has gathered as one transaction.
+
+Theory of operation. Callers put an append in the queue and wait. While one commit is on its way to the disk the next
+batch gathers, so no timer is needed: a lone append is committed at once, sixty-four of them share one commit. A batch is
+one INSERT statement, which SQLite makes atomic by itself, so there is no begin and no rollback that another coroutine
+could get between.
+
+Versions are checked in memory against the heads of recently written streams. A stream that is not in memory and is
+expected not to exist is inserted on trust: the unique index (stream, version) refuses the whole batch if the
+trust was misplaced, and the batch is then staged again with versions read from the table.
+"""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import aiosqlite
+
+from eventstore import chain, schema
+from eventstore.events import Event, encode, type_name
+from eventstore.log import Head, LogOverloaded, LogUnavailable, Recorded, VersionConflict
+
+BATCH_ROWS_MAX = 256
+QUEUE_ROWS_MAX = 4_096
+WAITERS_MAX = 4_096
+WAIT_S = 5.0
+HEADS_MAX = 16_384
+
+
+class _Append:
+    """One caller's events on their way to the table."""
+
+    __slots__ = ("done", "events", "expected_version", "recorded", "stream")
+
+    def __init__(self, stream: str, expected_version: int, events: Sequence[Event]) -> None:
+        self.stream = stream
+        self.expected_version = expected_version
+        self.events = events
+        self.recorded: list[Recorded] = []
+        self.done: asyncio.Future[tuple[Recorded, ...]] = asyncio.get_running_loop().create_future()
+
+
+class Writer:
+    """Group commit on one connection. `committed` is called after each commit, on the event loop."""
+
+    def __init__(
+        self, connection: aiosqlite.Connection, head: Head, last_us: int, committed: Callable[[], None]
+    ) -> None:
+        self.head = head
+        self._connection = connection
+        self._committed = committed
+        self._last_us = last_us
+        self._versions: dict[str, int] = {}
+        self._queue: deque[_Append] = deque()
+        self._queued_rows = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._statements = [schema.insert(rows) for rows in range(BATCH_ROWS_MAX + 1)]
+        self._task = asyncio.create_task(self._run(), name="log writer")
+
+    async def append(self, stream: str, expected_version: int, events: Sequence[Event]) -> tuple[Recorded, ...]:
+        """See `EventLog.append`."""
+        if not 0 < len(events) <= BATCH_ROWS_MAX:
+            raise ValueError(f"an append takes 1 to {BATCH_ROWS_MAX} events, got {len(events)}")
+        if self._queued_rows + len(events) > QUEUE_ROWS_MAX:
+            await self._wait_for_room(len(events))
+        if self._closing:
+            raise LogUnavailable("the log is closed")
+        append = _Append(stream, expected_version, events)
+        self._queue.append(append)
+        self._queued_rows += len(events)
+        self._wake.set()
+        return await _uninterrupted(append.done)
+
+    async def close(self) -> None:
+        """Commit what is queued, then stop."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+
+    async def _wait_for_room(self, rows: int) -> None:
+        if len(self._waiters) >= WAITERS_MAX:
+            raise LogOverloaded("too many appends are waiting for the disk")
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while self._queued_rows + rows > QUEUE_ROWS_MAX:
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.append(waiter)
+                    await waiter
+        except TimeoutError:
+            raise LogOverloaded(f"the disk has not kept up for {WAIT_S:g} s") from None
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = self._take()
+            try:
+                await self._commit(batch)
+            except sqlite3.Error as error:
+                self._versions.clear()
+                _fail(batch, error)
+
+    def _take(self) -> list[_Append]:
+        batch: list[_Append] = []
+        rows = 0
+        while self._queue and rows + len(self._queue[0].events) <= BATCH_ROWS_MAX:
+            append = self._queue.popleft()
+            rows += len(append.events)
+            batch.append(append)
+        self._queued_rows -= rows
+        for _ in range(min(rows, len(self._waiters))):
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        return batch
+
+    async def _commit(self, batch: list[_Append]) -> None:
+        await self._learn_versions({a.stream for a in batch if a.expected_version} - self._versions.keys())
+        try:
+            head, accepted = await self._insert(batch)
+        except sqlite3.IntegrityError:
+            # A stream that was expected to be new exists: read all the versions and stage once more.
+            self._versions.clear()
+            await self._learn_versions({append.stream for append in batch})
+            head, accepted = await self._insert(batch)
+        self._acknowledge(head, accepted)
+
+    async def _learn_versions(self, streams: set[str]) -> None:
+        if not streams:
+            return
+        names = list(streams)
+        found = await self._connection.execute_fetchall(schema.versions(len(names)), names)
+        self._versions.update(dict.fromkeys(names, 0))
+        self._versions.update((row[0], row[1]) for row in found)
+
+    async def _insert(self, batch: list[_Append]) -> tuple[Head, list[_Append]]:
+        head, accepted, values = self._stage(batch)
+        if accepted:
+            await self._connection.execute(self._statements[len(values) // 7], values)
+        return head, accepted
+
+    def _stage(self, batch: list[_Append]) -> tuple[Head, list[_Append], list[object]]:
+        """Give every event its position, version, time and hash; turn away the appends with a wrong version."""
+        position, previous = self.head
+        now_us = self._last_us = max(time.time_ns() // 1_000, self._last_us)
+        salts = os.urandom(chain.SALT_BYTES * sum(len(append.events) for append in batch))
+        values: list[object] = []
+        accepted: list[_Append] = []
+        staged: dict[str, int] = {}
+        for append in batch:
+            stream = append.stream
+            version = staged.get(stream)
+            if version is None:
+                version = self._versions.get(stream, 0)
+            if version != append.expected_version:
+                _settle_error(append, VersionConflict(stream, append.expected_version, version))
+                continue
+            append.recorded.clear()
+            for event in append.events:
+                salt, salts = salts[: chain.SALT_BYTES], salts[chain.SALT_BYTES :]
+                position += 1
+                version += 1
+                kind, data = type_name(event), salt + encode(event)
+                previous = chain.link(previous, position, stream, version, kind, now_us, data)
+                values += (position, stream, version, kind, now_us, data, previous)
+                append.recorded.append(Recorded(position, stream, version, now_us, event, previous))
+            staged[stream] = version
+            accepted.append(append)
+        return Head(position, previous), accepted, values
+
+    def _acknowledge(self, head: Head, accepted: list[_Append]) -> None:
+        if not accepted:
+            return
+        self.head = head
+        for append in accepted:
+            self._versions.pop(append.stream, None)  # the newest is last: the oldest is dropped first
+            self._versions[append.stream] = append.recorded[-1].version
+            if not append.done.done():
+                append.done.set_result(tuple(append.recorded))
+        while len(self._versions) > HEADS_MAX:
+            del self._versions[next(iter(self._versions))]
+        self._committed()
+
+
+def _fail(batch: list[_Append], error: sqlite3.Error) -> None:
+    for append in batch:
+        _settle_error(append, LogUnavailable(f"the disk did not take the events: {error}"))
+
+
+def _settle_error(append: _Append, error: Exception) -> None:
+    if not append.done.done():
+        append.done.set_exception(error)
+
+
+async def _uninterrupted(done: asyncio.Future[tuple[Recorded, ...]]) -> tuple[Recorded, ...]:
+    """Wait for `done` even when cancelled; the cancellation then strikes at the caller's next await.
+
+    A queued write can not be taken back, so a caller must always learn what became of it.
+    """
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (only a task can be cancelled)
+        task.uncancel()
+        try:
+            return await _uninterrupted(done)
+        finally:
+            task.cancel()

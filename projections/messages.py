@@ -1,0 +1,101 @@
+"""A turn as chat messages: what the model is sent, and what a session's messages show.
+
+Turns are stored as their client sent them, in the dialect of the API it used. Chat messages are passed on byte for byte;
+Responses items are translated here, once a turn. Translation never refuses: what may come in is decided at the edge, and
+yesterday's facts must always read.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from eventstore.events import TurnStarted
+
+
+class _Item(msgspec.Struct):
+    """The fields of every Responses item that has a counterpart in a chat."""
+
+    type: str = "message"
+    role: str = "user"
+    content: msgspec.Raw = msgspec.Raw(b'""')
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    input: str = ""
+    output: msgspec.Raw = msgspec.Raw(b'""')
+
+
+_decode_item = msgspec.json.Decoder(_Item).decode
+_decode_parts = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_encode = msgspec.json.Encoder().encode
+
+_ROLES = {"developer": "system"}  # the older word, which every chat server knows
+
+
+def input_messages(started: TurnStarted) -> tuple[bytes, ...]:
+    """The turn's new input as chat messages, each the bytes of one JSON object."""
+    if started.api == "chat":
+        return started.items
+    return tuple(_encode(message) for message in _from_items(started.items))
+
+
+def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Tool calls that stand together, or behind an assistant message, belong to one assistant message."""
+    assistant: dict[str, Any] | None = None
+    for data in items:
+        item = _decode_item(data)
+        if call := _tool_call(item):
+            assistant = assistant or {"role": "assistant", "content": None}
+            assistant.setdefault("tool_calls", []).append(call)
+            continue
+        if assistant:
+            yield assistant
+            assistant = None
+        message = _message(item)
+        if message and message["role"] == "assistant":
+            assistant = message
+        elif message:
+            yield message
+    if assistant:
+        yield assistant
+
+
+def _tool_call(item: _Item) -> dict[str, Any] | None:
+    if item.type == "function_call":
+        function = {"name": item.name, "arguments": item.arguments}
+        return {"id": item.call_id, "type": "function", "function": function}
+    if item.type == "custom_tool_call":
+        return {"id": item.call_id, "type": "custom", "custom": {"name": item.name, "input": item.input}}
+    return None
+
+
+def _message(item: _Item) -> dict[str, Any] | None:
+    if item.type == "message":
+        return {"role": _ROLES.get(item.role, item.role), "content": _content(item.content)}
+    if item.type in ("function_call_output", "custom_tool_call_output"):
+        return {"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)}
+    return None  # reasoning and the like: kept in the log, without a counterpart in a chat
+
+
+def _content(raw: msgspec.Raw) -> Any:
+    """A string stays one; parts are renamed; a single text part becomes a string, which every server takes."""
+    if not bytes(raw).startswith(b"["):
+        return raw
+    parts = [_part(part) for part in _decode_parts(raw)]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return parts[0]["text"]
+    return parts
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    match part.get("type"):
+        case "input_text" | "output_text" | "text":
+            return {"type": "text", "text": part.get("text", "")}
+        case "input_image":
+            image = {"url": part.get("image_url"), "detail": part.get("detail")}
+            return {"type": "image_url", "image_url": {key: value for key, value in image.items() if value}}
+        case "input_file":
+            return {"type": "file", "file": {key: value for key, value in part.items() if key != "type"}}
+        case _:
+            return {"type": "unknown"} | part

@@ -1,0 +1,119 @@
+"""`views.db`: the rows of all views and one checkpoint, written in the same transactions.
+
+Never the truth: whatever is wrong with the file, the answer is to rebuild it from the log.
+"""
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from eventstore.chain import GENESIS
+from eventstore.log import Head, Recorded
+from projections.view import View
+
+CHECKPOINT = "CREATE TABLE checkpoint (position INTEGER NOT NULL, hash BLOB NOT NULL, views TEXT NOT NULL) STRICT"
+MOVE = "UPDATE checkpoint SET position = ?, hash = ?"
+
+
+class ViewsUnusable(Exception):
+    """The file does not hold these views. Says why; rebuild it."""
+
+
+def fingerprint(views: Sequence[View]) -> str:
+    """Changes whenever a view is added, removed, or changes its version or its tables."""
+    text = "\n".join(f"{view.name} {view.version} {view.schema}" for view in views)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ViewStore:
+    """The one connection that writes to a file of views. Blocking: to be called from one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, views: Sequence[View], head: Head) -> None:
+        self._connection = connection
+        self._applies = [view.apply for view in views]
+        self.head = head
+
+    @classmethod
+    def create(cls, path: Path, views: Sequence[View]) -> Self:
+        """A new file of empty views. Safe against a crash only once it is closed: make it beside the place it is for."""
+        path.unlink(missing_ok=True)
+        connection = _connect(path, "OFF", "OFF")
+        connection.execute("BEGIN")
+        connection.execute(CHECKPOINT)
+        connection.execute("INSERT INTO checkpoint VALUES (0, ?, ?)", (GENESIS, fingerprint(views)))
+        for view in views:
+            for statement in view.schema.split(";"):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+        return cls(connection, views, Head(0, GENESIS))
+
+    @classmethod
+    def open(cls, path: Path, views: Sequence[View]) -> Self:
+        """The views in `path`; raises `ViewsUnusable` where they lack, are of another version or damaged."""
+        if not path.exists():
+            raise ViewsUnusable("there is no views.db yet")
+        with _usable():
+            connection = _connect(path, "WAL", "NORMAL")
+            try:
+                position, hash_, found = connection.execute("SELECT position, hash, views FROM checkpoint").fetchone()
+                if found != fingerprint(views):
+                    raise ViewsUnusable("views.db was built by another version")
+            except BaseException:
+                connection.close()
+                raise
+            return cls(connection, views, Head(position, hash_))
+
+    def apply(self, batch: Sequence[Recorded]) -> None:
+        """Take in the next events: rows and checkpoint in one transaction."""
+        execute = self._connection.execute
+        with _usable():
+            execute("BEGIN")
+            try:
+                for recorded in batch:
+                    for apply in self._applies:
+                        for sql, parameters in apply(recorded):
+                            execute(sql, parameters)
+                head = Head(batch[-1].position, batch[-1].hash)
+                execute(MOVE, head)
+                execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
+        self.head = head
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+
+def dump(path: Path, views: Sequence[View]) -> Iterator[tuple[str, str]]:
+    """Every row of every table of the views in `path` as one consistent snapshot, in a stable order: (table, row)."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    with contextlib.closing(connection), _usable():
+        connection.execute("BEGIN")
+        for table in tables(views):
+            for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3"):  # noqa: S608 (our own names)
+                yield table, repr(row)
+
+
+def tables(views: Sequence[View]) -> tuple[str, ...]:
+    """The tables of all views: each view has one, of its own name."""
+    return tuple(view.name for view in views)
+
+
+def _connect(path: Path, journal: str, synchronous: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute(f"PRAGMA journal_mode = {journal}")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    return connection
+
+
+@contextlib.contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.DatabaseError, TypeError) as error:
+        raise ViewsUnusable(f"views.db is damaged: {error}") from error

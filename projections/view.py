@@ -1,0 +1,18 @@
+"""What a view is: a name, a version, its tables, and a pure function from a recorded event to the rows it changes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from eventstore.log import Recorded
+
+# An SQL text with its parameters. The text is a constant: SQLite compiles it once.
+Statement: TypeAlias = tuple[str, Sequence[object]]
+
+
+class View(NamedTuple):
+    """A projection. Raise `version` with every change to `schema` or `apply`: the views are then rebuilt."""
+
+    name: str
+    version: int
+    schema: str
+    apply: Callable[[Recorded], Iterable[Statement]]

@@ -1,0 +1,12 @@
+"""All views. A new one is its own file and one line here."""
+
+from projections import conversations, idempotency, responses, sessions, tips
+from projections.view import View
+
+VIEWS: tuple[View, ...] = (
+    sessions.VIEW,
+    tips.VIEW,
+    conversations.VIEW,
+    responses.VIEW,
+    idempotency.VIEW,
+)
