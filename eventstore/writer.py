@@ -1,9 +1,9 @@
 """The one task that writes: it drains a queue and commits whatever has gathered as one transaction.
 
 Theory of operation. Callers put an append in the queue and wait. While one commit is on its way to the disk the next
-batch gathers, so no timer is needed: a lone append is committed at once, sixty-four of them share one commit. A batch is
-one INSERT statement, which SQLite makes atomic by itself, so there is no begin and no rollback that another coroutine
-could get between.
+batch gathers, so no timer is needed: a lone append is committed at once, sixty-four of them share one commit. A batch
+is one INSERT statement, which SQLite makes atomic by itself, so there is no begin and no rollback that another
+coroutine could get between.
 
 Versions are checked in memory against the heads of recently written streams. A stream that is not in memory and is
 expected not to exist is inserted on trust: the unique index (stream, version) refuses the whole batch if the

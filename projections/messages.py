@@ -1,8 +1,8 @@
 """A turn as chat messages: what the model is sent, and what a session's messages show.
 
-Turns are stored as their client sent them, in the dialect of the API it used. Chat messages are passed on byte for byte;
-Responses items are translated here, once a turn. Translation never refuses: what may come in is decided at the edge, and
-yesterday's facts must always read.
+Turns are stored as their client sent them, in the dialect of the API it used. Chat messages are passed on byte for
+byte; Responses items are translated here, once a turn. Translation never refuses: what may come in is decided at the
+edge, and yesterday's facts must always read.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,9 +1,9 @@
 """Keeps the views level with the log, and lets a query see everything that was acknowledged before it.
 
 Theory of operation. One task follows the log and applies what it finds in batches. Between batches it rests for
-`REST_S`, so that under load many turns share one transaction; but as soon as somebody waits it goes on at once. A query
-notes the log's head as it comes, waits until the views have reached that, and then reads: so a client reads its own
-writes, and what a query does not find does not exist.
+`REST_S`, so that under load many turns share one transaction; but as soon as somebody waits it goes on at once. A
+query notes the log's head as it comes, waits until the views have reached that, and then reads: so a client reads its
+own writes, and what a query does not find does not exist.
 
 Views are disposable: where the file turns out to be damaged, it is rebuilt from the log and the task goes on.
 """

@@ -1,10 +1,10 @@
 """The current session: one lineage's stream, folded.
 
-The same fold decides what may happen next and answers what happened, so there is one truth about a transcript. It reads
-nothing but facts: no clock, no I/O, no chance. It checks nothing either: what is in the log has happened.
+The same fold decides what may happen next and answers what happened, so there is one truth about a transcript. It
+reads nothing but facts: no clock, no I/O, no chance. It checks nothing either: what is in the log has happened.
 
-A fork inherits turns of another lineage. Whoever folds a stream that begins with a fork folds the parent first and hands
-over what is inherited (`Session.up_to`).
+A fork inherits turns of another lineage. Whoever folds a stream that begins with a fork folds the parent first and
+hands over what is inherited (`Session.up_to`).
 """
 
 from collections.abc import Iterable, Sequence

@@ -38,7 +38,7 @@ class ViewStore:
 
     @classmethod
     def create(cls, path: Path, views: Sequence[View]) -> Self:
-        """A new file of empty views. Safe against a crash only once it is closed: make it beside the place it is for."""
+        """A new file of empty views. A crash may spoil it before it is closed: build it beside the place it is for."""
         path.unlink(missing_ok=True)
         connection = _connect(path, "OFF", "OFF")
         connection.execute("BEGIN")
@@ -59,12 +59,13 @@ class ViewStore:
             connection = _connect(path, "WAL", "NORMAL")
             try:
                 position, hash_, found = connection.execute("SELECT position, hash, views FROM checkpoint").fetchone()
-                if found != fingerprint(views):
-                    raise ViewsUnusable("views.db was built by another version")
             except BaseException:
                 connection.close()
                 raise
-            return cls(connection, views, Head(position, hash_))
+        if found != fingerprint(views):
+            connection.close()
+            raise ViewsUnusable("views.db was built by another version")
+        return cls(connection, views, Head(position, hash_))
 
     def apply(self, batch: Sequence[Recorded]) -> None:
         """Take in the next events: rows and checkpoint in one transaction."""

@@ -1,0 +1,116 @@
+"""Puts a streamed answer together again: chunks in, one `Answer` out."""
+
+from typing import Any
+
+import msgspec
+
+from api.models.model import Answer, Chunk, ModelBroke
+
+_encode = msgspec.json.Encoder().encode
+
+# Said whole in each piece, where everything else that is text is said bit by bit.
+_WHOLE = frozenset({"role", "id", "type", "index"})
+
+
+class Gathered:
+    """What has come of an answer so far."""
+
+    __slots__ = ("_finish", "_logprobs", "_messages", "delta_lengths", "fingerprint", "model", "usage")
+
+    def __init__(self) -> None:
+        self._messages: dict[int, dict[str, Any]] = {}
+        self._finish: dict[int, str] = {}
+        self._logprobs: dict[int, dict[str, Any]] = {}
+        self.delta_lengths: list[int] = []
+        self.usage = b""
+        self.model = ""
+        self.fingerprint: str | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in the next chunk."""
+        for choice in chunk.choices:
+            merge(self._messages.setdefault(choice.index, {"role": "assistant", "content": None}), choice.delta)
+            if choice.index == 0 and (text := choice.delta.get("content")):
+                self.delta_lengths.append(len(text))
+            if choice.finish_reason:
+                self._finish[choice.index] = choice.finish_reason
+            if isinstance(choice.logprobs, dict):
+                merge(self._logprobs.setdefault(choice.index, {}), choice.logprobs)
+        if chunk.usage and bytes(chunk.usage) != b"null":
+            self.usage = bytes(chunk.usage)
+        self.model = chunk.model or self.model
+        self.fingerprint = chunk.system_fingerprint or self.fingerprint
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every choice that has begun has its finish reason."""
+        return bool(self._messages) and self._messages.keys() == self._finish.keys()
+
+    def partial(self) -> tuple[bytes, ...]:
+        """The first choice as far as it came; nothing where nothing was said."""
+        message = self._messages.get(0)
+        return (_encode(_whole(message)),) if message and _any_said(message) else ()
+
+    def answer(self) -> Answer:
+        """The whole answer; raises `ModelBroke` where it ended without a finish reason."""
+        if not self.is_finished:
+            raise ModelBroke("the model server ended its answer in the middle")
+        message, *others = (_encode(_whole(self._messages[index])) for index in sorted(self._messages))
+        extra: dict[str, Any] = {}
+        if self._logprobs:
+            extra["logprobs"] = self._logprobs.get(0)
+        if self.fingerprint:
+            extra["system_fingerprint"] = self.fingerprint
+        return Answer(
+            message=message,
+            finish_reason=self._finish[min(self._finish)],
+            usage=self.usage,
+            model=self.model,
+            alternatives=tuple(others),
+            extra=_encode(extra) if extra else b"",
+        )
+
+
+def _any_said(message: dict[str, Any]) -> bool:
+    return any(value for key, value in message.items() if key != "role")
+
+
+def _whole(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as it would have come in one piece: tool calls are counted by their place, not by an `index`."""
+    if calls := message.get("tool_calls"):
+        bare = [{key: value for key, value in call.items() if key != "index"} for call in calls]
+        return message | {"tool_calls": bare}
+    return message
+
+
+def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Add a delta to what came before it, field by field, as OpenAI's SDKs do: text grows, lists go by `index`."""
+    for key, value in delta.items():
+        known = whole.get(key)
+        if known is None or key in _WHOLE:
+            whole[key] = _copy(value) if value is not None or key not in whole else known
+        elif isinstance(value, str) and isinstance(known, str):
+            whole[key] = known + value
+        elif isinstance(value, dict) and isinstance(known, dict):
+            merge(known, value)
+        elif isinstance(value, list) and isinstance(known, list):
+            _merge_list(known, value)
+
+
+def _merge_list(known: list[Any], pieces: list[Any]) -> None:
+    for piece in pieces:
+        index = piece.get("index") if isinstance(piece, dict) else None
+        twin = next((entry for entry in known if isinstance(index, int) and entry.get("index") == index), None)
+        if twin is None:
+            known.append(_copy(piece))
+        else:
+            merge(twin, piece)
+
+
+def _copy(value: Any) -> Any:
+    """Own what will grow: chunks are passed on to the client and must not change under it."""
+    if isinstance(value, dict):
+        return {key: _copy(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_copy(entry) for entry in value]
+    return value

@@ -1,0 +1,125 @@
+"""What turnlog asks of a model, and how a model fails.
+
+ModelError
+├── ModelUnreachable   no connection, or it broke before an answer began
+├── ModelTimeout       connect, first byte or whole answer took longer than allowed
+├── ModelRefused       the model server answered with an error: its status, message and code are passed on
+├── ModelBroke         the answer broke off in the middle
+└── ModelGarbage       the answer is not what the protocol says
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """All that a model is sent: chat messages (JSON objects), their size, and parameters by their chat names.
+
+    The first `instructions` of the messages are this turn's system messages, the rest is the transcript and what is
+    new.
+    """
+
+    model: str
+    messages: Sequence[bytes]
+    instructions: int
+    messages_bytes: int
+    parameters: dict[str, msgspec.Raw]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer: assistant messages as the server gave them (JSON), its usage object, and the rest (JSON)."""
+
+    message: bytes
+    finish_reason: str
+    usage: bytes = b""
+    model: str = ""
+    alternatives: tuple[bytes, ...] = ()
+    extra: bytes = b""
+
+
+class Choice(msgspec.Struct):
+    """One choice of a streamed chunk. `delta` keeps whatever fields the server sends."""
+
+    index: int = 0
+    delta: dict[str, Any] = {}
+    finish_reason: str | None = None
+    logprobs: Any = None
+
+
+class Chunk(msgspec.Struct):
+    """One chunk of a streamed answer."""
+
+    choices: list[Choice] = []
+    usage: msgspec.Raw | None = None
+    model: str = ""
+    system_fingerprint: str | None = None
+
+
+class ModelInfo(msgspec.Struct):
+    """One entry of the models list."""
+
+    id: str
+    created: int = 0
+    owned_by: str = "turnlog"
+    object: str = "model"
+
+
+class ModelError(Exception):
+    """The model did not answer. `code` is what the client is told and the log records."""
+
+    code: str | None = "upstream_error"
+
+
+class ModelUnreachable(ModelError):
+    """The model server can not be reached, or hung up before its answer."""
+
+    code = "upstream_unreachable"
+
+
+class ModelTimeout(ModelError):
+    """The model server was too slow."""
+
+    code = "upstream_timeout"
+
+
+class ModelRefused(ModelError):
+    """The model server refused, and said why."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None, retry_after: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+
+class ModelBroke(ModelError):
+    """The model server broke off in the middle of its answer."""
+
+    code = "upstream_broke_off"
+
+
+class ModelGarbage(ModelError):
+    """The model server's answer is not an answer."""
+
+    code = "upstream_garbage"
+
+
+class Model(Protocol):
+    """Something that continues a conversation."""
+
+    async def complete(self, prompt: Prompt) -> Answer:
+        """The whole answer. Raises `ModelError`."""
+        ...
+
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        """The answer as it comes; the last chunk of each choice has a finish reason. Raises `ModelError`."""
+        ...
+
+    async def models(self) -> list[ModelInfo]:
+        """The models that can be named. Raises `ModelError`."""
+        ...

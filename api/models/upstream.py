@@ -1,0 +1,240 @@
+"""A model server that speaks OpenAI's `/v1/chat/completions`.
+
+One connection pool, three time limits: to connect, to the first byte of an answer, and for the whole of it. Whatever
+goes wrong comes out as a `ModelError` that says whose fault it is.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from api.models.model import (
+    Answer,
+    Chunk,
+    ModelBroke,
+    ModelGarbage,
+    ModelInfo,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnreachable,
+    Prompt,
+)
+from api.models.sse import EventReader, EventTooLong
+
+CONNECTIONS_MAX = 1_000
+ANSWER_BYTES_MAX = 64_000_000
+ERROR_BYTES_MAX = 64_000
+ERROR_CHARACTERS_MAX = 2_000
+# Shorter than the five seconds after which common model servers close an idle connection.
+IDLE_S = 4.0
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """How long to wait for a model server, in seconds."""
+
+    connect_s: float = 10.0
+    first_byte_s: float = 300.0
+    total_s: float = 600.0
+
+
+class _Choice(msgspec.Struct):
+    message: msgspec.Raw
+    index: int = 0
+    finish_reason: str | None = None
+    logprobs: msgspec.Raw | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+    usage: msgspec.Raw | None = None
+    model: str = ""
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+
+
+class _StreamedChunk(Chunk):
+    error: Any = None
+
+
+class _Models(msgspec.Struct):
+    data: list[ModelInfo]
+
+
+_decode_completion = msgspec.json.Decoder(_Completion, strict=False).decode
+_decode_chunk = msgspec.json.Decoder(_StreamedChunk, strict=False).decode
+_decode_models = msgspec.json.Decoder(_Models, strict=False).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class UpstreamModel:
+    """The model server at a base URL such as `https://api.openai.com/v1`. Use it as a context: it holds connections."""
+
+    def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._timeouts = timeouts
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s, connect=timeouts.connect_s),
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.close()
+
+    async def complete(self, prompt: Prompt) -> Answer:
+        """See `Model.complete`."""
+        async with self._within_total(), self._ask("POST", "/chat/completions", _body(prompt)) as response:
+            body = await _read(response, ANSWER_BYTES_MAX)
+        try:
+            completion = _decode_completion(body)
+            return _answer(completion)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ModelGarbage(f"the model server's answer is not a chat completion: {error}") from error
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        """See `Model.stream`."""
+        body = _body(prompt, stream=True, stream_options={"include_usage": True})
+        async with self._within_total(), self._ask("POST", "/chat/completions", body) as response:
+            events = EventReader()
+            async for piece in _pieces(response):
+                for data in _events(events, piece):
+                    if data == b"[DONE]":
+                        return
+                    yield _chunk(data)
+
+    async def models(self) -> list[ModelInfo]:
+        """See `Model.models`."""
+        async with self._within_total(), self._ask("GET", "/models") as response:
+            body = await _read(response, ANSWER_BYTES_MAX)
+        try:
+            return _decode_models(body).data
+        except msgspec.DecodeError as error:
+            raise ModelGarbage(f"the model server's list of models can not be read: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def _within_total(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeouts.total_s):
+                yield
+        except TimeoutError:
+            raise ModelTimeout(f"the model server took more than {self._timeouts.total_s:g} s to answer") from None
+
+    @contextlib.asynccontextmanager
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and wait for the first byte of its answer; anything but a 200 is a `ModelRefused`."""
+        headers = {"content-type": "application/json"} if body else {}
+        with _said_plainly(self._base_url):
+            try:
+                async with asyncio.timeout(self._timeouts.first_byte_s):
+                    response = await self._client.request(method, self._base_url + path, data=body, headers=headers)
+            except aiohttp.ServerTimeoutError:
+                limit_s = self._timeouts.connect_s
+                raise ModelTimeout(f"no connection to the model server within {limit_s:g} s") from None
+            except TimeoutError:
+                limit_s = self._timeouts.first_byte_s
+                raise ModelTimeout(f"the model server did not begin to answer within {limit_s:g} s") from None
+        async with response:
+            if response.status != 200:
+                raise await _refusal(response)
+            yield response
+
+
+def _body(prompt: Prompt, **fields: object) -> bytes:
+    messages = [msgspec.Raw(message) for message in prompt.messages]
+    return _encode({"model": prompt.model, "messages": messages, **prompt.parameters, **fields})
+
+
+def _answer(completion: _Completion) -> Answer:
+    if not completion.choices:
+        raise ValueError("it has no choices")
+    first, *others = sorted(completion.choices, key=lambda choice: choice.index)
+    extra = {
+        "logprobs": first.logprobs,
+        "system_fingerprint": completion.system_fingerprint,
+        "service_tier": completion.service_tier,
+    }
+    said = {name: value for name, value in extra.items() if value is not None and value != b"null"}
+    return Answer(
+        message=bytes(first.message),
+        finish_reason=first.finish_reason or "stop",
+        usage=bytes(completion.usage or b"").removeprefix(b"null"),
+        model=completion.model,
+        alternatives=tuple(bytes(choice.message) for choice in others),
+        extra=_encode(said) if said else b"",
+    )
+
+
+def _events(events: EventReader, piece: bytes) -> list[bytes]:
+    try:
+        return list(events.feed(piece))
+    except EventTooLong as error:
+        raise ModelGarbage(f"the model server's stream can not be read: {error}") from error
+
+
+def _chunk(data: bytes) -> Chunk:
+    try:
+        chunk = _decode_chunk(data)
+    except msgspec.DecodeError as error:
+        raise ModelGarbage(f"the model server's stream holds what is not a chat chunk: {error}") from error
+    if chunk.error:
+        raise _told(502, chunk.error)
+    return chunk
+
+
+async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    body = bytearray()
+    async for piece in _pieces(response):
+        body += piece
+        if len(body) > bytes_max:
+            raise ModelGarbage(f"the model server's answer is longer than {bytes_max} bytes")
+    return bytes(body)
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.content.iter_any():
+            yield piece
+    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
+        raise ModelBroke(f"the model server broke off its answer: {error}") from error
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ModelRefused:
+    body = (await _read(response, ANSWER_BYTES_MAX))[:ERROR_BYTES_MAX]
+    try:
+        told = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        told = body.decode(errors="replace")
+    if isinstance(told, dict):
+        told = told.get("error") or told
+    return _told(response.status, told, response.headers.get("retry-after", ""))
+
+
+def _told(status: int, told: object, retry_after: str = "") -> ModelRefused:
+    """A refusal from whatever a model server says: OpenAI's envelope, another object, or plain text."""
+    error = told if isinstance(told, dict) else {"message": told}
+    message = str(error.get("message") or error.get("detail") or told or "no reason given")
+    code, param = error.get("code"), error.get("param")
+    return ModelRefused(
+        status,
+        message[:ERROR_CHARACTERS_MAX],
+        code=code if isinstance(code, str) else None,
+        param=param if isinstance(param, str) else None,
+        retry_after=retry_after,
+    )
+
+
+@contextlib.contextmanager
+def _said_plainly(base_url: str) -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        raise ModelUnreachable(f"the model server at {base_url} can not be reached: {error.strerror}") from error
+    except aiohttp.ClientError as error:
+        reason = str(error) or type(error).__name__
+        raise ModelUnreachable(f"the model server at {base_url} hung up: {reason}") from error

@@ -1,0 +1,74 @@
+"""The current sessions, folded from their streams and kept while there is room.
+
+Memory is bounded by weight, not by the number of sessions ever seen: the least recently used go first and are folded
+again when they are next asked for.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from eventstore.events import SessionStarted, lineage_stream, parse_stream
+from eventstore.log import EventLog, Recorded
+from projections.session import Session, Turn
+
+WEIGHT_MAX_BYTES = 32_000_000
+
+
+class Sessions:
+    """The sessions, read through a cache."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._kept: dict[str, tuple[Session, int]] = {}  # least recently used first; with the weight it was kept at
+        self._weight_bytes = 0
+        self._loading: dict[str, asyncio.Task[Session]] = {}
+
+    async def get(self, stream: str) -> Session:
+        """The lineage's current session; one of version 0 where its stream is empty."""
+        if kept := self._kept.pop(stream, None):
+            self._kept[stream] = kept
+            return kept[0]
+        task = self._loading.get(stream)
+        if task is None:
+            task = self._loading[stream] = asyncio.create_task(self._load(stream))
+            task.add_done_callback(lambda _: self._loading.pop(stream, None))
+        # Shielded: whoever gives up waiting must not take the session away from the others.
+        return await asyncio.shield(task)
+
+    def keep(self, session: Session) -> None:
+        """Put a session that has just moved on back in, as the most recently used."""
+        weight = session.weight_bytes
+        self._drop(session.stream)
+        self._kept[session.stream] = (session, weight)
+        self._weight_bytes += weight
+        while self._weight_bytes > WEIGHT_MAX_BYTES and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+
+    async def catch_up(self, session: Session) -> None:
+        """Take in what others have recorded in the session's stream."""
+        take_in(session, await self._log.read(session.stream, session.version))
+
+    def _drop(self, stream: str) -> None:
+        if kept := self._kept.pop(stream, None):
+            self._weight_bytes -= kept[1]
+
+    async def _load(self, stream: str) -> Session:
+        events = await self._log.read(stream)
+        session = Session.fold(stream, events, await self._inherited(stream, events))
+        if session.version:
+            self.keep(session)
+        return session
+
+    async def _inherited(self, stream: str, events: Sequence[Recorded]) -> tuple[Turn, ...]:
+        first = events[0].event if events else None
+        if not isinstance(first, SessionStarted) or first.forked_from is None:
+            return ()
+        parent = await self.get(lineage_stream(parse_stream(stream).tenant, first.forked_from.root_id))
+        return parent.up_to(first.forked_from.turn_id)
+
+
+def take_in(session: Session, events: Sequence[Recorded]) -> None:
+    """Apply what the session has not seen yet; two appends may be acknowledged in one go and told in any order."""
+    for recorded in events:
+        if recorded.version == session.version + 1:
+            session.apply(recorded)

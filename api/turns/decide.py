@@ -1,0 +1,154 @@
+"""Every decision about a turn: the current session and a command in, new facts or a refusal out.
+
+Pure: time, ids and the answer of the model are handed in. Tested as given(events).when(command).then(events).
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from api.models.model import Answer
+from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
+from api.turns.request import TurnRequest
+from eventstore.events import (
+    CancelReason,
+    ConversationAdvanced,
+    Event,
+    EvictReason,
+    ForkPoint,
+    ResponseEvicted,
+    SessionStarted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+)
+from projections.session import Session, Turn
+
+
+class Begin(msgspec.Struct, frozen=True, kw_only=True):
+    """Open a turn. `is_gone` tells of an open turn whether whoever opened it no longer works on it."""
+
+    request: TurnRequest
+    turn_id: str
+    session_id: str
+    owner: str
+    lease_ms: int
+    now_us: int
+    is_gone: Callable[[Turn], bool]
+    forked_from: ForkPoint | None = None
+
+
+def begin(session: Session, command: Begin) -> list[Event]:
+    """The turn opens; a session that lacks starts first; a turn left open by a crash is cancelled first."""
+    events: list[Event] = []
+    if session.open:
+        if not (has_expired(session.open, command.now_us) or command.is_gone(session.open)):
+            raise TurnInProgress("another turn of this session is still running")
+        events.append(TurnCancelled(turn_id=session.open.turn_id, reason="crash"))
+    started = session.started
+    if started is None:
+        started = session_started(command)
+        events.append(started)
+    events.append(started_by(command, session, started))
+    return events
+
+
+def session_started(command: Begin) -> SessionStarted:
+    """The fact that begins a lineage."""
+    return SessionStarted(
+        session_id=command.session_id,
+        forked_from=command.forked_from,
+        session_key=command.request.session_key,
+        identity=command.request.identity,
+    )
+
+
+def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnStarted:
+    """The fact that a request makes of a session; raises `NothingNew`."""
+    request = command.request
+    items = request.items if session.turns or session.inherited else request.opening
+    if not items:
+        raise NothingNew("there is nothing new behind the last assistant message: send the next user or tool message")
+    return TurnStarted(
+        turn_id=command.turn_id,
+        api=request.api,
+        model=request.model,
+        items=items,
+        instructions=request.instructions,
+        parameters=request.parameters,
+        stream=request.stream,
+        owner=command.owner,
+        lease_ms=command.lease_ms,
+        conversation=request.names.conversation,
+        previous_response_id=request.names.previous_response_id,
+        idempotency_key=request.idempotency_key,
+        body_digest=request.body_digest,
+        session_key=None if request.session_key == began.session_key else request.session_key,
+        identity=None if request.identity == began.identity else request.identity,
+    )
+
+
+def complete(session: Session, turn_id: str, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> list[Event]:
+    """The model has answered: the turn joins the transcript, and its conversation moves on."""
+    started = _open_turn(session, turn_id).started
+    completed = completed_by(started, answer, delta_lengths)
+    if not started.conversation:
+        return [completed]
+    name, session_id = started.conversation, session.session_id
+    return [completed, ConversationAdvanced(conversation=name, session_id=session_id, turn_id=turn_id)]
+
+
+def completed_by(started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> TurnCompleted:
+    """The fact that an answer makes of an open turn."""
+    return TurnCompleted(
+        turn_id=started.turn_id,
+        output=(answer.message,),
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        model="" if answer.model == started.model else answer.model,
+        alternatives=answer.alternatives,
+        extra=answer.extra,
+        delta_lengths=delta_lengths,
+    )
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What went wrong with the model, as the client is told."""
+
+    code: str
+    message: str
+    status: int
+
+
+def fail(session: Session, turn_id: str, failure: Failure, said: tuple[bytes, ...] = ()) -> list[Event]:
+    """The model did not answer. The turn is over and leaves nothing in later prompts."""
+    _open_turn(session, turn_id)
+    return [TurnFailed(turn_id=turn_id, code=failure.code, message=failure.message, status=failure.status, output=said)]
+
+
+def cancel(session: Session, turn_id: str, reason: CancelReason, said: tuple[bytes, ...] = ()) -> list[Event]:
+    """The turn was stopped. It leaves nothing in later prompts."""
+    _open_turn(session, turn_id)
+    return [TurnCancelled(turn_id=turn_id, reason=reason, output=said)]
+
+
+def evict(session: Session, turn_id: str, reason: EvictReason) -> list[Event]:
+    """The response is no longer addressable. The turn stays."""
+    turn = session.find(turn_id)
+    if turn is None or turn.evicted:
+        raise ResponseNotFound(f"no response resp_{turn_id}")
+    if turn.ended is None:
+        raise ResponseInProgress(f"resp_{turn_id} is still in progress: cancel it first, or wait for it")
+    return [ResponseEvicted(turn_id=turn_id, reason=reason)]
+
+
+def has_expired(turn: Turn, now_us: int) -> bool:
+    """Whether the open turn's lease has run out."""
+    return now_us >= turn.started_us + turn.started.lease_ms * 1_000
+
+
+def _open_turn(session: Session, turn_id: str) -> Turn:
+    if session.open is None or session.open.turn_id != turn_id:
+        raise TurnNotOpen("the turn was ended meanwhile: its lease had run out")
+    return session.open

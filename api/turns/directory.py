@@ -1,0 +1,153 @@
+"""Finds the lineage behind the names of a request: in memory, else in the views, which are level with the log by then.
+
+A lineage is known by its root session id. Names that do not lead anywhere yet are claimed in the log, where only one
+of two first requests can win.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from api.turns.refusals import (
+    ConversationNotFound,
+    PreviousNotFound,
+    ResponseNotFound,
+    SessionMismatch,
+    SessionNotFound,
+)
+from api.turns.request import Names
+from eventstore.events import ConversationCreated, conversation_stream
+from eventstore.log import EventLog, VersionConflict
+from projections import conversations, responses, tips
+
+SERVER_MADE = "conv_"  # ids of conversations that only the server makes
+RESPONSE = "resp_"
+KNOWN_MAX = 20_000
+
+_QUERIES = {
+    "session": tips.ROOT_OF,
+    "conversation": conversations.ROOT_OF,
+    "response": responses.ROOT_OF,
+}
+
+
+class Views(Protocol):
+    """Read access to the views."""
+
+    async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        """The rows that `sql` finds, once the views are level with the log."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where a turn goes: the lineage of `root_id`; behind the turn `after`, or at its end where that is empty."""
+
+    root_id: str
+    after: str = ""
+
+
+class Directory:
+    """Every name of every tenant."""
+
+    def __init__(self, log: EventLog, views: Views, new_session_id: Callable[[], str]) -> None:
+        self._log = log
+        self._views = views
+        self._new_session_id = new_session_id
+        self._known: dict[tuple[str, str, str], str] = {}
+
+    async def place(self, tenant: str, names: Names) -> Place:
+        """Where the turn goes that was asked for under `names`; a conversation met for the first time is claimed."""
+        if names.conversation:
+            return Place(await self._by_conversation(tenant, names))
+        place = await self.find(tenant, names)
+        return place or Place(names.session_id or self._new_session_id())
+
+    async def find(self, tenant: str, names: Names) -> Place | None:
+        """The same, without claiming anything: None where the names lead nowhere yet."""
+        by_session = await self._lookup(tenant, "session", names.session_id)
+        if names.previous_response_id:
+            root_id = await self._previous(tenant, names.previous_response_id)
+            _agree(names, by_session, root_id)
+            return Place(root_id, names.previous_response_id.removeprefix(RESPONSE))
+        if names.conversation:
+            by_name = await self._lookup(tenant, "conversation", names.conversation)
+            if by_name is None and names.conversation.startswith(SERVER_MADE):
+                raise ConversationNotFound(f"no conversation {names.conversation}")
+            if by_name is not None:
+                _agree(names, by_session, by_name)
+                return Place(by_name)
+        return Place(by_session) if by_session else None
+
+    async def session(self, tenant: str, session_id: str) -> str:
+        """The root of the session's lineage; raises `SessionNotFound`."""
+        root_id = await self._lookup(tenant, "session", session_id)
+        if root_id is None:
+            raise SessionNotFound(f"Session not found: {session_id}")
+        return root_id
+
+    async def response(self, tenant: str, response_id: str) -> str:
+        """The root of the response's lineage; raises `ResponseNotFound`."""
+        turn_id = response_id.removeprefix(RESPONSE)
+        root_id = await self._lookup(tenant, "response", turn_id) if turn_id != response_id else None
+        if root_id is None:
+            raise ResponseNotFound(f"Response not found: {response_id}")
+        return root_id
+
+    def learn(self, tenant: str, kind: str, name: str, root_id: str) -> None:
+        """Remember a name that was just recorded. A name leads to one lineage for good: known is never wrong."""
+        self._known[tenant, kind, name] = root_id
+        if len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+
+    def forget_response(self, tenant: str, turn_id: str) -> None:
+        """An evicted response leads nowhere."""
+        self._known.pop((tenant, "response", turn_id), None)
+
+    async def _by_conversation(self, tenant: str, names: Names) -> str:
+        place = await self.find(tenant, names)
+        if place and await self._lookup(tenant, "conversation", names.conversation):
+            return place.root_id
+        root_id = await self._claim(tenant, names, place.root_id if place else names.session_id)
+        self.learn(tenant, "conversation", names.conversation, root_id)
+        return root_id
+
+    async def _claim(self, tenant: str, names: Names, root_id: str) -> str:
+        created = ConversationCreated(name=names.conversation, session_id=root_id or self._new_session_id())
+        stream = conversation_stream(tenant, names.conversation)
+        try:
+            await self._log.append(stream, 0, (created,))
+        except VersionConflict:
+            first = (await self._log.read(stream))[0].event
+            assert isinstance(first, ConversationCreated)  # noqa: S101 (nothing else begins such a stream)
+            if root_id and root_id != first.session_id:
+                raise _mismatch(names) from None
+            return first.session_id
+        return created.session_id
+
+    async def _previous(self, tenant: str, response_id: str) -> str:
+        try:
+            return await self.response(tenant, response_id)
+        except ResponseNotFound:
+            raise PreviousNotFound(f"Previous response with id '{response_id}' not found.") from None
+
+    async def _lookup(self, tenant: str, kind: str, name: str) -> str | None:
+        if not name:
+            return None
+        if root_id := self._known.get((tenant, kind, name)):
+            return root_id
+        rows = await self._views.fetch(_QUERIES[kind], (tenant, name))
+        if not rows:
+            return None
+        self.learn(tenant, kind, name, rows[0][0])
+        return str(rows[0][0])
+
+
+def _agree(names: Names, by_session: str | None, root_id: str) -> None:
+    if names.session_id and (by_session or names.session_id) != root_id:
+        raise _mismatch(names)
+
+
+def _mismatch(names: Names) -> SessionMismatch:
+    other = names.conversation or names.previous_response_id
+    return SessionMismatch(
+        f"'{other}' belongs to another session than '{names.session_id}': send one name, or the right two"
+    )

@@ -1,0 +1,65 @@
+"""First come, first served: one turn at a time for each lineage, within this process.
+
+Between processes the open turn in the log is the lock; this line only keeps the order and spares the log the
+conflicts.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+
+from api.turns.refusals import LineageBusy
+
+WAITING_MAX = 256
+
+
+class Line:
+    """The lineages that have a turn at work, each with those that wait for it."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, lineage: str) -> AsyncIterator[None]:
+        """Hold the lineage for the body; raises `LineageBusy` after `wait_s`, or where too many wait already."""
+        await self._enter(lineage)
+        try:
+            yield
+        finally:
+            self._leave(lineage)
+
+    async def _enter(self, lineage: str) -> None:
+        waiting = self._waiting.get(lineage)
+        if waiting is None:
+            self._waiting[lineage] = deque()
+            return
+        if len(waiting) >= WAITING_MAX:
+            raise LineageBusy(f"{WAITING_MAX} turns wait for this session already")
+        place = asyncio.get_running_loop().create_future()
+        waiting.append(place)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await place
+        except TimeoutError:
+            self._give_up(lineage, place)
+            raise LineageBusy(f"another turn of this session has run for {self._wait_s:g} s") from None
+        except asyncio.CancelledError:
+            self._give_up(lineage, place)
+            raise
+
+    def _give_up(self, lineage: str, place: asyncio.Future[None]) -> None:
+        if place.done() and not place.cancelled():
+            self._leave(lineage)  # the lineage was handed over just before
+        else:
+            self._waiting[lineage].remove(place)
+
+    def _leave(self, lineage: str) -> None:
+        waiting = self._waiting[lineage]
+        while waiting:
+            place = waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        del self._waiting[lineage]

@@ -1,0 +1,63 @@
+"""Why a turn is refused, named by the condition. Each is one row in `api/errors.py`.
+
+Refusal
+├── NothingNew            the body holds nothing that the log does not
+├── SessionMismatch       the names in one request lead to different lineages
+├── ResponseNotFound      no such response, for this tenant, any more
+├── PreviousNotFound      the same, of the response that a turn was to continue from
+├── ConversationNotFound  a `conv_…` id that was never made
+├── SessionNotFound       no such session for this tenant
+├── LineageBusy           waited for the lineage's turn, in vain
+├── TurnInProgress        the lineage has an open turn of a live owner
+├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
+├── ResponseInProgress    a response can not be deleted while it is made
+└── ShuttingDown          the server takes no new turns
+"""
+
+
+class Refusal(Exception):
+    """The request can not be done as it stands; nothing of it was recorded."""
+
+
+class NothingNew(Refusal):
+    """A turn without new input."""
+
+
+class SessionMismatch(Refusal):
+    """A conversation or a response of another lineage than the session header's."""
+
+
+class ResponseNotFound(Refusal):
+    """Never made, made by another tenant, not stored, deleted or evicted."""
+
+
+class PreviousNotFound(ResponseNotFound):
+    """The response to continue from."""
+
+
+class ConversationNotFound(Refusal):
+    """An id that only the server makes, and did not."""
+
+
+class SessionNotFound(Refusal):
+    """Never started, or another tenant's."""
+
+
+class LineageBusy(Refusal):
+    """Another turn of the lineage has run for longer than this one can wait."""
+
+
+class TurnInProgress(Refusal):
+    """The lineage is locked by an open turn."""
+
+
+class TurnNotOpen(Refusal):
+    """Too late: the turn was ended by somebody else."""
+
+
+class ResponseInProgress(Refusal):
+    """Still being made."""
+
+
+class ShuttingDown(Refusal):
+    """No new turns; running ones that outlast the grace period are cancelled."""

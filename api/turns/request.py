@@ -1,0 +1,34 @@
+"""What a turn is asked with, whichever API it came in by."""
+
+import msgspec
+
+from eventstore.events import Api, Identity
+
+
+class Names(msgspec.Struct, frozen=True):
+    """The names a client may use for where it left off; all of one request must agree."""
+
+    session_id: str = ""
+    conversation: str = ""
+    previous_response_id: str = ""
+
+
+class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn's input. `items` is what is new where a transcript is continued, `opening` where one begins.
+
+    Both hold JSON objects in the dialect of `api`; `instructions` are chat messages; `parameters` is a JSON object.
+    """
+
+    tenant: str
+    api: Api
+    names: Names
+    model: str
+    items: tuple[bytes, ...]
+    opening: tuple[bytes, ...]
+    instructions: tuple[bytes, ...] = ()
+    parameters: bytes = b"{}"
+    stream: bool = False
+    session_key: str = ""
+    identity: Identity = Identity()
+    idempotency_key: str = ""
+    body_digest: bytes = b""

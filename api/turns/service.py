@@ -1,0 +1,287 @@
+"""The use cases of a turn: find its place, open it in the log, have the model answer, close it in the log.
+
+Theory of operation. `Turns.turn` is a context: inside it the turn is open and holds its lineage; however the body
+ends, the turn is closed in the log before the context is left: completed by `OpenTurn`, or failed or cancelled here.
+Decisions are pure functions in `decide.py`; `_commit` runs one against the current session and records what it says,
+and once more against the newer session where another process was first.
+
+Nothing of this depends on memory alone: a turn whose end could not be recorded stays open in the log, and whoever
+touches the session next closes it (its owner no longer works on it, or its lease has run out).
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+
+import structlog
+
+from api.models.model import Answer, Model, ModelError, ModelRefused
+from api.turns import decide
+from api.turns.cache import Sessions, take_in
+from api.turns.decide import Begin, Failure
+from api.turns.directory import RESPONSE, Directory, Views
+from api.turns.line import Line
+from api.turns.open_turn import OpenTurn
+from api.turns.prompt import prompt_of
+from api.turns.refusals import LineageBusy, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
+from api.turns.request import TurnRequest
+from eventstore.events import CancelReason, Event, ForkPoint, TurnCompleted, lineage_stream
+from eventstore.log import EventLog, LogError, VersionConflict
+from projections import sessions as session_list
+from projections.session import Session, Turn
+from projections.sessions import SessionRow
+
+LOCK_WAIT_S = 60.0
+LEASE_MARGIN_S = 30.0
+CONFLICTS_MAX = 20
+POLL_S = 0.05
+
+_log = structlog.get_logger("turns")
+
+
+def new_id() -> str:
+    """28 hexadecimal digits that sort by time: 12 of milliseconds, 16 of chance."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+
+
+def new_session_id() -> str:
+    """The id of a session that the client did not name."""
+    return f"ses_{new_id()}"
+
+
+class Turns:
+    """All turns of all tenants."""
+
+    def __init__(
+        self, log: EventLog, views: Views, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
+    ) -> None:
+        self._log = log
+        self._views = views
+        self._model = model
+        self._owner = new_id()
+        self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
+        self._lock_wait_s = lock_wait_s
+        self._sessions = Sessions(log)
+        self._directory = Directory(log, views, new_session_id)
+        self._line = Line(lock_wait_s)
+        self._running: set[str] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._draining = False
+
+    @contextlib.asynccontextmanager
+    async def turn(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
+        """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
+        async with self._at_work(), contextlib.AsyncExitStack() as place:
+            session, forked_from = await self._enter(request, place)
+            turn = await self._begin(session, request, forked_from)
+            try:
+                yield turn
+            except BaseException as error:
+                await self._close(session, turn, error)
+                raise
+            finally:
+                self._running.discard(turn.turn.turn_id)
+
+    @contextlib.asynccontextmanager
+    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
+        """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
+        async with self._at_work():
+            place = await self._directory.find(request.tenant, request.names)
+            session = Session(lineage_stream(request.tenant, ""))
+            if place:
+                session = await self._sessions.get(lineage_stream(request.tenant, place.root_id))
+            if place and place.after:
+                _completed(session, place.after)
+                session = Session(session.stream, session.up_to(place.after))
+            command = self._command(session, request, None)
+            started = decide.started_by(command, session, decide.session_started(command))
+            turn = Turn(started, command.now_us)
+
+            async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
+                ended = decide.completed_by(started, answer, delta_lengths)
+                return Turn(started, turn.started_us, ended, time.time_ns() // 1_000)
+
+            prompt = prompt_of(started, session.transcript, session.transcript_bytes)
+            yield OpenTurn(self._model, "", turn, prompt, complete)
+
+    async def response(self, tenant: str, response_id: str) -> tuple[Session, Turn]:
+        """The turn behind a response's id, and its session; raises `ResponseNotFound`."""
+        root_id = await self._directory.response(tenant, response_id)
+        session = await self._sessions.get(lineage_stream(tenant, root_id))
+        turn = session.find(response_id.removeprefix(RESPONSE))
+        assert turn is not None  # noqa: S101 (the views have it from this very stream)
+        return session, turn
+
+    async def delete_response(self, tenant: str, response_id: str) -> None:
+        """Make a response unaddressable; its turn, session and conversation go on untouched."""
+        session, turn = await self.response(tenant, response_id)
+        await self._commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
+        self._directory.forget_response(tenant, turn.turn_id)
+
+    async def session(self, tenant: str, session_id: str) -> Session:
+        """The current session of the lineage that has that id; raises `SessionNotFound`."""
+        root_id = await self._directory.session(tenant, session_id)
+        return await self._sessions.get(lineage_stream(tenant, root_id))
+
+    async def session_row(self, tenant: str, session_id: str) -> SessionRow:
+        """The session's entry in the list; raises `SessionNotFound`."""
+        root_id = await self._directory.session(tenant, session_id)
+        rows = await self._views.fetch(session_list.GET, (tenant, root_id))
+        return SessionRow(*rows[0])
+
+    async def session_rows(self, tenant: str, limit: int, offset: int) -> list[SessionRow]:
+        """The tenant's sessions, most recently active first."""
+        rows = await self._views.fetch(session_list.LIST, (tenant, limit, offset))
+        return [SessionRow(*row) for row in rows]
+
+    async def cancel_left_open(self) -> int:
+        """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
+
+        Returns how many there were.
+        """
+        rows = await self._views.fetch(session_list.OPEN_TURNS, ())
+        for tenant, root_id, turn_id in rows:
+            session = await self._sessions.get(lineage_stream(tenant, root_id))
+            await self._commit(session, partial(decide.cancel, turn_id=turn_id, reason="crash"))
+        return len(rows)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new turns, give the running ones `grace_s`, and cancel what is left."""
+        self._draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            _log.warning("turns cancelled by shutdown", turns=len(left), grace_s=grace_s)
+            await asyncio.wait(left)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is stopping."""
+        return self._draining
+
+    @contextlib.asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        """Count the task among those that a shutdown waits for, and tell a shutdown from a client that hung up."""
+        if self._draining:
+            raise ShuttingDown("the server is stopping: try again in a moment")
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (every coroutine runs in a task)
+        self._tasks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.is_draining:
+                raise
+            task.uncancel()
+            raise ShuttingDown("the server stopped before the answer was whole: try again in a moment") from None
+        finally:
+            self._tasks.discard(task)
+
+    async def _enter(self, request: TurnRequest, place: contextlib.AsyncExitStack) -> tuple[Session, ForkPoint | None]:
+        """Wait for the lineage's turn; a turn behind one that is not the newest goes to a fork of its own."""
+        tenant = request.tenant
+        root_id, after = await self._directory.place(tenant, request.names)
+        stream = lineage_stream(tenant, root_id)
+        await place.enter_async_context(self._line.turn(stream))
+        session = await self._sessions.get(stream)
+        if not after or session.newest is _completed(session, after):
+            return session, None
+        await place.aclose()
+        forked_from = ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
+        fork = Session(lineage_stream(tenant, new_session_id()), session.up_to(after))
+        await place.enter_async_context(self._line.turn(fork.stream))
+        return fork, forked_from
+
+    async def _begin(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> OpenTurn:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._lock_wait_s
+        while True:
+            command = self._command(session, request, forked_from)
+            try:
+                await self._commit(session, partial(decide.begin, command=command))
+                break
+            except TurnInProgress:
+                # Another process is at work on this lineage: the log tells when it is done.
+                if loop.time() > give_up:
+                    raise LineageBusy(f"another turn of this session has run for {self._lock_wait_s:g} s") from None
+                await asyncio.sleep(POLL_S)
+                await self._sessions.catch_up(session)
+        turn = session.open
+        assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
+        self._running.add(turn.turn_id)
+        self._learn(session, request, turn)
+
+        async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
+            decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
+            await self._commit(session, decision)
+            return turn
+
+        prompt = prompt_of(turn.started, session.transcript, session.transcript_bytes)
+        return OpenTurn(self._model, session.session_id, turn, prompt, complete)
+
+    def _command(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Begin:
+        return Begin(
+            request=request,
+            turn_id=new_id(),
+            session_id=session.root_id,
+            owner=self._owner,
+            lease_ms=self._lease_ms,
+            now_us=time.time_ns() // 1_000,
+            is_gone=lambda turn: turn.started.owner == self._owner and turn.turn_id not in self._running,
+            forked_from=forked_from,
+        )
+
+    def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
+        self._directory.learn(session.tenant, "session", session.session_id, session.root_id)
+        if request.api == "responses":
+            self._directory.learn(session.tenant, "response", turn.turn_id, session.root_id)
+
+    async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
+        """Record how a turn ended that did not complete."""
+        turn_id, said = turn.turn.turn_id, turn.partial()
+        ending: Callable[[Session], Sequence[Event]]
+        if isinstance(error, asyncio.CancelledError | ConnectionError):
+            reason: CancelReason = "shutdown" if self._draining else "disconnect"
+            ending = partial(decide.cancel, turn_id=turn_id, reason=reason, said=said)
+        else:
+            ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
+        try:
+            await self._commit(session, ending)
+        except (LogError, Refusal) as problem:
+            # Still open in the log, or ended by somebody else; the next turn of the session sees to it.
+            _log.error("the end of a turn was not recorded", turn_id=turn_id, reason=str(problem))
+
+    async def _commit(self, session: Session, decision: Callable[[Session], Sequence[Event]]) -> None:
+        """Record what `decision` makes of the session; where another was first, decide again on what is now."""
+        for _ in range(CONFLICTS_MAX):
+            try:
+                recorded = await self._log.append(session.stream, session.version, decision(session))
+            except VersionConflict:
+                await self._sessions.catch_up(session)
+                continue
+            take_in(session, recorded)
+            self._sessions.keep(session)
+            return
+        raise LineageBusy("too many others write to this session at once")
+
+
+def _completed(session: Session, turn_id: str) -> Turn:
+    """The turn that a response continues from; raises `PreviousNotFound` unless it is part of the transcript."""
+    turn = session.find(turn_id)
+    if turn is None or not isinstance(turn.ended, TurnCompleted):
+        raise PreviousNotFound(f"Response {RESPONSE}{turn_id} was not completed: continue from the one before it.")
+    return turn
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, ModelRefused):
+        return Failure(error.code or "upstream_error", str(error), error.status)
+    if isinstance(error, ModelError):
+        return Failure(error.code or "upstream_error", str(error), 0)
+    return Failure("internal_error", f"{type(error).__name__}: {error}", 500)
