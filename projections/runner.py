@@ -25,7 +25,7 @@ VIEWS_FILE = "views.db"
 REST_S = 0.05
 WAIT_S = 30.0
 
-_log = structlog.get_logger("views")
+_log = structlog.get_logger()
 
 
 class ViewsUnavailable(Exception):

@@ -49,11 +49,11 @@ class Turn(msgspec.Struct, gc=False):
 
     @property
     def status(self) -> Status:
-        """As OpenAI names it; a turn cut short by its token limit is incomplete, and part of the transcript."""
+        """As OpenAI names it; a turn cut short by a limit or a filter is incomplete, and part of the transcript."""
         match self.ended:
             case None:
                 return "in_progress"
-            case TurnCompleted(finish_reason="length"):
+            case TurnCompleted(finish_reason="length" | "content_filter"):
                 return "incomplete"
             case TurnCompleted():
                 return "completed"

@@ -90,19 +90,32 @@ class ViewStore:
         self._connection.close()
 
 
-def dump(path: Path, views: Sequence[View]) -> Iterator[tuple[str, str]]:
-    """Every row of every table of the views in `path` as one consistent snapshot, in a stable order: (table, row)."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    with contextlib.closing(connection), _usable():
-        connection.execute("BEGIN")
-        for table in tables(views):
-            for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3"):  # noqa: S608 (our own names)
-                yield table, repr(row)
+class Snapshot:
+    """The views in a file as they are at one moment, read only; a server may go on writing meanwhile."""
 
+    def __init__(self, path: Path, views: Sequence[View]) -> None:
+        if not path.exists():
+            raise ViewsUnusable(f"there is no {path}")
+        self._views = views
+        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        with _usable():
+            self._connection.execute("BEGIN")
+            row = self._connection.execute("SELECT position, views FROM checkpoint").fetchone()
+        self.position: int = row[0]
+        if row[1] != fingerprint(views):
+            raise ViewsUnusable(f"{path} was built by another version")
 
-def tables(views: Sequence[View]) -> tuple[str, ...]:
-    """The tables of all views: each view has one, of its own name."""
-    return tuple(view.name for view in views)
+    def rows(self) -> Iterator[tuple[str, tuple[object, ...]]]:
+        """Every row of every view in a stable order, with the name of its table, which is the view's."""
+        for view in self._views:
+            with _usable():
+                # A table without rowids is one b-tree in the order of its primary key.
+                for row in self._connection.execute(f"SELECT * FROM {view.name}"):  # noqa: S608 (our own name)
+                    yield view.name, row
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
 
 
 def _connect(path: Path, journal: str, synchronous: str) -> sqlite3.Connection:

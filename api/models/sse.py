@@ -22,8 +22,7 @@ class EventReader:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The data of every event that `piece` completes; raises `EventTooLong`."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            line = line.removesuffix(b"\r")
+        for line in (line.removesuffix(b"\r") for line in lines):
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:

@@ -6,7 +6,7 @@ goes wrong comes out as a `ModelError` that says whose fault it is.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -89,20 +89,19 @@ class UpstreamModel:
 
     async def complete(self, prompt: Prompt) -> Answer:
         """See `Model.complete`."""
-        async with self._within_total(), self._ask("POST", "/chat/completions", _body(prompt)) as response:
-            body = await _read(response, ANSWER_BYTES_MAX)
+        async with self._ask("POST", "/chat/completions", _body(prompt)) as pieces:
+            body = await _whole(pieces)
         try:
-            completion = _decode_completion(body)
-            return _answer(completion)
+            return _answer(_decode_completion(body))
         except (msgspec.DecodeError, ValueError) as error:
             raise ModelGarbage(f"the model server's answer is not a chat completion: {error}") from error
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """See `Model.stream`."""
         body = _body(prompt, stream=True, stream_options={"include_usage": True})
-        async with self._within_total(), self._ask("POST", "/chat/completions", body) as response:
+        async with self._ask("POST", "/chat/completions", body) as pieces:
             events = EventReader()
-            async for piece in _pieces(response):
+            async for piece in pieces:
                 for data in _events(events, piece):
                     if data == b"[DONE]":
                         return
@@ -110,39 +109,57 @@ class UpstreamModel:
 
     async def models(self) -> list[ModelInfo]:
         """See `Model.models`."""
-        async with self._within_total(), self._ask("GET", "/models") as response:
-            body = await _read(response, ANSWER_BYTES_MAX)
+        async with self._ask("GET", "/models") as pieces:
+            body = await _whole(pieces)
         try:
             return _decode_models(body).data
         except msgspec.DecodeError as error:
             raise ModelGarbage(f"the model server's list of models can not be read: {error}") from error
 
     @contextlib.asynccontextmanager
-    async def _within_total(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._timeouts.total_s):
-                yield
-        except TimeoutError:
-            raise ModelTimeout(f"the model server took more than {self._timeouts.total_s:g} s to answer") from None
-
-    @contextlib.asynccontextmanager
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and wait for the first byte of its answer; anything but a 200 is a `ModelRefused`."""
-        headers = {"content-type": "application/json"} if body else {}
-        with _said_plainly(self._base_url):
-            try:
-                async with asyncio.timeout(self._timeouts.first_byte_s):
-                    response = await self._client.request(method, self._base_url + path, data=body, headers=headers)
-            except aiohttp.ServerTimeoutError:
-                limit_s = self._timeouts.connect_s
-                raise ModelTimeout(f"no connection to the model server within {limit_s:g} s") from None
-            except TimeoutError:
-                limit_s = self._timeouts.first_byte_s
-                raise ModelTimeout(f"the model server did not begin to answer within {limit_s:g} s") from None
-        async with response:
+    async def _ask(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Send a request; the body of its answer, in pieces. Anything but a 200 is a `ModelRefused`."""
+        give_up = asyncio.get_running_loop().time() + self._timeouts.total_s
+        async with (
+            await self._first_byte(method, path, body) as response,
+            contextlib.aclosing(self._pieces(response, give_up)) as pieces,
+        ):
             if response.status != 200:
-                raise await _refusal(response)
-            yield response
+                raise await _refusal(response, pieces)
+            yield pieces
+
+    async def _first_byte(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        headers = {"content-type": "application/json"} if body else {}
+        limits = self._timeouts
+        try:
+            async with asyncio.timeout(limits.first_byte_s):
+                return await self._client.request(method, self._base_url + path, data=body, headers=headers)
+        except aiohttp.ServerTimeoutError:
+            raise ModelTimeout(f"no connection to the model server within {limits.connect_s:g} s") from None
+        except TimeoutError:
+            raise ModelTimeout(f"the model server did not begin to answer in {limits.first_byte_s:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            reason = error.strerror or str(error)
+            raise ModelUnreachable(f"the model server at {self._base_url} can not be reached: {reason}") from error
+        except aiohttp.ClientError as error:
+            reason = str(error) or type(error).__name__
+            raise ModelUnreachable(f"the model server at {self._base_url} hung up: {reason}") from error
+
+    async def _pieces(self, response: aiohttp.ClientResponse, give_up: float) -> AsyncGenerator[bytes, None]:
+        # The limit holds around each read and not around the loop: a consumer that is slow must not be cancelled.
+        while True:
+            try:
+                async with asyncio.timeout_at(give_up):
+                    piece = await response.content.readany()
+            except TimeoutError:
+                raise ModelTimeout(f"the model server took more than {self._timeouts.total_s:g} s") from None
+            except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
+                raise ModelBroke(f"the model server broke off its answer: {error}") from error
+            if not piece:
+                return
+            yield piece
 
 
 def _body(prompt: Prompt, **fields: object) -> bytes:
@@ -187,25 +204,17 @@ def _chunk(data: bytes) -> Chunk:
     return chunk
 
 
-async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
     body = bytearray()
-    async for piece in _pieces(response):
+    async for piece in pieces:
         body += piece
-        if len(body) > bytes_max:
-            raise ModelGarbage(f"the model server's answer is longer than {bytes_max} bytes")
+        if len(body) > ANSWER_BYTES_MAX:
+            raise ModelGarbage(f"the model server's answer is longer than {ANSWER_BYTES_MAX} bytes")
     return bytes(body)
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for piece in response.content.iter_any():
-            yield piece
-    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
-        raise ModelBroke(f"the model server broke off its answer: {error}") from error
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> ModelRefused:
-    body = (await _read(response, ANSWER_BYTES_MAX))[:ERROR_BYTES_MAX]
+async def _refusal(response: aiohttp.ClientResponse, pieces: AsyncIterator[bytes]) -> ModelRefused:
+    body = (await _whole(pieces))[:ERROR_BYTES_MAX]
     try:
         told = msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -227,14 +236,3 @@ def _told(status: int, told: object, retry_after: str = "") -> ModelRefused:
         param=param if isinstance(param, str) else None,
         retry_after=retry_after,
     )
-
-
-@contextlib.contextmanager
-def _said_plainly(base_url: str) -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ClientConnectorError as error:
-        raise ModelUnreachable(f"the model server at {base_url} can not be reached: {error.strerror}") from error
-    except aiohttp.ClientError as error:
-        reason = str(error) or type(error).__name__
-        raise ModelUnreachable(f"the model server at {base_url} hung up: {reason}") from error

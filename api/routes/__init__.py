@@ -1,0 +1,1 @@
+"""Handlers: each decodes, calls, encodes."""

@@ -39,7 +39,7 @@ LEASE_MARGIN_S = 30.0
 CONFLICTS_MAX = 20
 POLL_S = 0.05
 
-_log = structlog.get_logger("turns")
+_log = structlog.get_logger()
 
 
 def new_id() -> str:

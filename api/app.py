@@ -1,0 +1,84 @@
+"""The composition root: which parts there are, in which order they start, and in which they stop."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+import structlog
+from aiohttp import hdrs, web
+
+from api.boundary import boundary, on_prepare
+from api.context import GUARD, KEYRING, MODEL, SETTINGS, TURNS
+from api.guard import Guard
+from api.keys import Keyring
+from api.models.builtin import BuiltinModel
+from api.models.model import Model
+from api.models.upstream import UpstreamModel
+from api.routes import chat, responses, service, sessions
+from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.service import Turns
+from eventstore.sqlite import SqliteLog
+from projections.runner import VIEWS_FILE, Runner
+from projections.views import VIEWS
+
+_log = structlog.get_logger()
+
+# Method, path, handler, and the name under which clients find it in the capabilities.
+ROUTES = (
+    (hdrs.METH_GET, "/health", service.health, "health"),
+    (hdrs.METH_GET, "/v1/health", service.health, "health_v1"),
+    (hdrs.METH_GET, "/v1/models", service.models, "models"),
+    (hdrs.METH_GET, "/v1/capabilities", service.capabilities, "capabilities"),
+    (hdrs.METH_POST, "/v1/chat/completions", chat.create, "chat_completions"),
+    (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
+    (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
+    (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
+    (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
+    (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
+    (hdrs.METH_GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
+)
+
+
+def _no_progress(_position: int) -> None:
+    """For those who do not watch."""
+
+
+def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progress) -> web.Application:
+    """A server's application. `progress` is called with the position reached while views are rebuilt at the start."""
+    app = web.Application(middlewares=[boundary], client_max_size=BODY_BYTES_MAX)
+    app[SETTINGS] = settings
+    app[GUARD] = Guard()
+    app[KEYRING] = Keyring(settings.data if settings.auth else None, settings.api_key)
+
+    app.cleanup_ctx.append(partial(_parts, progress=progress))
+    app.on_response_prepare.append(on_prepare)
+    for method, path, handler, name in ROUTES:
+        app.router.add_route(method, path, handler, name=name)
+    return app
+
+
+async def _parts(app: web.Application, progress: Callable[[int], None]) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    async with contextlib.AsyncExitStack() as parts:
+        log = await SqliteLog.open(settings.data, synchronous=settings.synchronous)
+        parts.push_async_callback(log.close)
+        parts.push_async_callback(app[GUARD].stop)
+        await app[GUARD].start(log)
+        views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
+        parts.push_async_callback(views.stop)
+        model = app[MODEL] = _model(settings, parts)
+        turns = app[TURNS] = Turns(
+            log, views, model, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+        )
+        parts.push_async_callback(turns.stop, 0.0)
+        if left_open := await turns.cancel_left_open():
+            _log.warning("cancelled turns that a crash had left open", turns=left_open)
+        yield
+
+
+def _model(settings: Settings, parts: contextlib.AsyncExitStack) -> Model:
+    if not settings.upstream:
+        return BuiltinModel()
+    upstream = UpstreamModel(settings.upstream, settings.upstream_key, settings.timeouts)
+    parts.push_async_callback(upstream.close)
+    return upstream

@@ -1,0 +1,136 @@
+"""The one middleware: who asks, whether they may, what went wrong, and a line in the log.
+
+Every answer of every route leaves through here, so every error has the same envelope and every answer its request id.
+"""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+
+from api.context import GUARD, KEYRING, REQUEST_ID, SETTINGS, TENANT, answer
+from api.errors import problem_of
+from api.keys import DEFAULT_TENANT
+from api.problem import Problem, envelope
+from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID_HEADER = "x-request-id"
+OPEN_PATHS = frozenset({"/health", "/v1/health"})
+CLIENT_GONE = 499  # what other servers log for a client that hung up; never sent
+
+_log = structlog.get_logger()
+
+_PREFLIGHT = {
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PATCH, DELETE, OPTIONS",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join(("Authorization", "Content-Type", IDEMPOTENCY_KEY, *CONTINUITY)),
+    hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+}
+_EXPOSED = ", ".join((*CONTINUITY, REQUEST_ID_HEADER, "Retry-After"))
+
+
+def new_request_id() -> str:
+    """An id that a client can tell an operator."""
+    return f"req_{secrets.token_hex(12)}"
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request in, and its answer out."""
+    began = time.perf_counter()
+    request[REQUEST_ID] = new_request_id()
+    status = CLIENT_GONE
+    try:
+        response = await _admitted(request, handler)
+    except ConnectionError:
+        raise  # the client hung up: there is nobody to tell
+    except Exception as error:  # noqa: BLE001 (the outermost place: everything becomes an answer here)
+        problem = _problem_of(error)
+        status = problem.status
+        if status >= 500:
+            _log.error(
+                "request failed", **_told(request), code=problem.code, reason=str(error), exc_info=_ours(problem)
+            )
+        return answer(envelope(problem), status=problem.status, headers=problem.headers)
+    else:
+        status = response.status
+        return response
+    finally:
+        took_ms = round((time.perf_counter() - began) * 1_000, 2)
+        _log.info("request", **_told(request), method=request.method, status=status, took_ms=took_ms)
+
+
+async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer carries, streamed ones too."""
+    response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+    response.headers[hdrs.SERVER] = "turnlog"
+    if origin := request.headers.get(hdrs.ORIGIN):
+        origins = request.app[SETTINGS].cors_origins
+        if origin in origins or "*" in origins:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+            response.headers[hdrs.VARY] = hdrs.ORIGIN
+
+
+async def _admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if origin := request.headers.get(hdrs.ORIGIN):
+        _check_origin(request, origin)
+        if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+            return web.Response(headers=_PREFLIGHT)
+    if request.match_info.http_exception is None and request.path not in OPEN_PATHS:
+        request[TENANT] = _tenant_of(request)
+        request.app[GUARD].ensure_whole()
+    return await handler(request)
+
+
+def _check_origin(request: web.Request, origin: str) -> None:
+    origins = request.app[SETTINGS].cors_origins
+    if origin not in origins and "*" not in origins:
+        raise Problem(
+            f"Pages from {origin} may not use this server: start it with --cors-origin {origin} to let them.",
+            status=403,
+            type_="permission_error",
+            code="origin_not_allowed",
+        )
+
+
+def _tenant_of(request: web.Request) -> str:
+    keyring = request.app[KEYRING]
+    if keyring.is_open:
+        return DEFAULT_TENANT
+    scheme, _, key = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    tenant = keyring.tenant_of(key.strip()) if scheme.lower() == "bearer" else None
+    if tenant is None:
+        said = "Invalid API key." if key else "No API key: send 'Authorization: Bearer KEY'."
+        raise Problem(said, status=401, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+    return tenant
+
+
+def _problem_of(error: Exception) -> Problem:
+    if not isinstance(error, web.HTTPException):
+        return problem_of(error)
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return too_large()
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        message = f"Method {error.method} is not allowed here; allowed: {allowed}."
+        return Problem(message, status=405, code="method_not_allowed", headers={"allow": allowed})
+    if isinstance(error, web.HTTPNotFound):
+        return Problem("There is no such route; /v1/capabilities lists those there are.", status=404, code="not_found")
+    return Problem(error.reason, status=error.status, code="http_error")
+
+
+def too_large() -> Problem:
+    """A body over the limit."""
+    return Problem("Request body too large: at most 10,000,000 bytes.", status=413, code="body_too_large")
+
+
+def _ours(problem: Problem) -> bool:
+    return problem.code == "internal_error"
+
+
+def _told(request: web.Request) -> dict[str, str]:
+    return {"request_id": request[REQUEST_ID], "tenant": request.get(TENANT, ""), "path": request.path}

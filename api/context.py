@@ -1,0 +1,43 @@
+"""What handlers find in the application and in each request, and how they answer."""
+
+from aiohttp import web
+
+from api.guard import Guard
+from api.keys import Keyring
+from api.models.model import Model
+from api.problem import Problem
+from api.settings import Settings
+from api.turns.service import Turns
+from api.wire.decode import encode
+from api.wire.headers import Continuity, continuity
+
+SETTINGS = web.AppKey("settings", Settings)
+GUARD = web.AppKey("guard", Guard)
+KEYRING = web.AppKey("keyring", Keyring)
+TURNS = web.AppKey("turns", Turns)
+MODEL: web.AppKey[Model] = web.AppKey("model")
+
+TENANT = web.RequestKey("tenant", str)
+REQUEST_ID = web.RequestKey("request_id", str)
+
+
+def continuity_of(request: web.Request) -> Continuity:
+    """The request's continuity headers; raises `Problem`."""
+    return continuity(request.headers, has_keys=not request.app[KEYRING].is_open)
+
+
+def model_of(request: web.Request, named: str | None) -> str:
+    """The model that a body names, else the server's default; raises `Problem` where there is neither."""
+    model = named or request.app[SETTINGS].default_model
+    if not model:
+        raise Problem(
+            "Missing required parameter: 'model' (this server was started without --default-model).",
+            param="model",
+            code="missing_required_parameter",
+        )
+    return model
+
+
+def answer(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=encode(body), status=status, headers=headers, content_type="application/json")

@@ -1,0 +1,95 @@
+"""One table from exception to answer: whose fault it is, and whether to try again.
+
+OpenAI's SDKs retry 408, 409, 429 and 5xx by themselves and honour `retry-after` and `x-should-retry`; where a retry can
+not help, the answer says so.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from api.models import model
+from api.problem import Problem
+from api.turns import refusals
+from eventstore import log
+from projections.runner import ViewsUnavailable
+from projections.store import ViewsUnusable
+
+SOON = {"retry-after": "1"}
+NEVER = {"x-should-retry": "false"}
+
+REQUEST = "invalid_request_error"
+SERVER = "server_error"
+UPSTREAM = "upstream_error"
+
+
+class Row(NamedTuple):
+    """What an exception becomes. A `code` of None is the exception's own."""
+
+    status: int
+    type: str
+    code: str | None
+    param: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+TABLE: dict[type[Exception], Row] = {
+    refusals.NothingNew: Row(400, REQUEST, "nothing_new"),
+    refusals.SessionMismatch: Row(400, REQUEST, "session_mismatch"),
+    refusals.PreviousNotFound: Row(404, REQUEST, "previous_response_not_found", "previous_response_id"),
+    refusals.ResponseNotFound: Row(404, REQUEST, "response_not_found", "response_id"),
+    refusals.ResponseInProgress: Row(400, REQUEST, "response_in_progress", "response_id"),
+    refusals.ConversationNotFound: Row(404, REQUEST, "conversation_not_found", "conversation"),
+    refusals.SessionNotFound: Row(404, REQUEST, "session_not_found", "session_id"),
+    refusals.LineageBusy: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
+    refusals.TurnInProgress: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
+    refusals.TurnNotOpen: Row(409, REQUEST, "turn_ended", None, NEVER),
+    refusals.ShuttingDown: Row(503, SERVER, "shutting_down", None, SOON),
+    log.LogOverloaded: Row(503, SERVER, "overloaded", None, SOON),
+    log.LogUnavailable: Row(503, SERVER, "log_unavailable", None, SOON),
+    log.LogDamaged: Row(503, SERVER, "log_damaged", None, NEVER),
+    log.LogUnreadable: Row(503, SERVER, "log_unreadable", None, NEVER),
+    log.VersionConflict: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
+    ViewsUnavailable: Row(503, SERVER, "views_unavailable", None, SOON),
+    ViewsUnusable: Row(503, SERVER, "views_unavailable", None, SOON),
+    model.ModelUnreachable: Row(502, UPSTREAM, None),
+    model.ModelTimeout: Row(504, UPSTREAM, None),
+    model.ModelBroke: Row(502, UPSTREAM, None),
+    model.ModelGarbage: Row(502, UPSTREAM, None),
+}
+
+
+def problem_of(error: Exception) -> Problem:
+    """What the client is told about `error`. An exception that has no row is our own fault."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, model.ModelRefused):
+        return _refused(error)
+    row = next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
+    if row is None:
+        return Problem(
+            "turnlog failed to handle this request; the server's log has the details under this request's id",
+            status=500,
+            type_=SERVER,
+            code="internal_error",
+        )
+    code = row.code or getattr(error, "code", None)
+    return Problem(str(error), status=row.status, type_=row.type, param=row.param, code=code, headers=dict(row.headers))
+
+
+def _refused(error: model.ModelRefused) -> Problem:
+    """A model server's refusal. What is the client's to mend keeps its status; what is between the servers is a 502."""
+    if error.status == 429:
+        headers = {"retry-after": error.retry_after} if error.retry_after else {}
+        return Problem(
+            str(error), status=429, type_="rate_limit_error", code=error.code or "rate_limit_exceeded", headers=headers
+        )
+    if error.status in (401, 403):
+        return Problem(
+            f"the model server refused turnlog's own key: {error}", status=502, type_=UPSTREAM, code="upstream_auth"
+        )
+    if 400 <= error.status < 500:
+        return Problem(str(error), status=error.status, param=error.param, code=error.code or "upstream_refused")
+    return Problem(
+        f"the model server failed ({error.status}): {error}", status=502, type_=UPSTREAM, code="upstream_error"
+    )

@@ -1,0 +1,25 @@
+"""POST /v1/chat/completions."""
+
+from functools import partial
+
+from aiohttp import web
+
+from api.context import TENANT, TURNS, answer, continuity_of, model_of
+from api.routes.streaming import stream_turn
+from api.wire import chat
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """A turn of the session that the header names, or of a new one."""
+    body = await request.read()
+    asked = chat.decode(body)
+    headers = continuity_of(request).standing_in(asked.user)
+    turn_request = chat.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))
+    turns = request.app[TURNS]
+    opened = turns.unrecorded(turn_request) if asked.store is False else turns.turn(turn_request)
+    if asked.stream:
+        writer_of = partial(chat.StreamedCompletion, wants_usage=asked.wants_usage)
+        return await stream_turn(request, opened, headers, writer_of)
+    async with opened as turn:
+        done = await turn.answer()
+    return answer(chat.completion(done), headers=headers.echo(turn.session_id))

@@ -1,0 +1,70 @@
+"""A streamed answer: opened with its first frame, kept alive while the model thinks, and ended whatever happens."""
+
+import asyncio
+import contextlib
+from typing import Self
+
+from aiohttp import web
+
+from api.context import SETTINGS
+
+KEEPALIVE = b": keepalive\n\n"
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+class EventStream:
+    """Server-sent events to one client. A context: inside it a silent stream gets a comment every `keepalive_s`.
+
+    Nothing is sent before the first frame or the first keep-alive, so that what fails early is still a plain answer.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._response = web.StreamResponse(headers=HEADERS)
+        self._keepalive_s = request.app[SETTINGS].keepalive_s
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_silent = True
+
+    def announce(self, headers: dict[str, str]) -> None:
+        """Headers for the answer; before it has begun."""
+        self._response.headers.update(headers)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has been sent anything."""
+        return self._response.prepared
+
+    async def __aenter__(self) -> Self:
+        self._keeper = asyncio.create_task(self._keep_alive(), name="keep-alive")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._keeper:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await self._keeper
+
+    async def send(self, frames: bytes) -> None:
+        """Send whole frames. Raises `ConnectionError` where the client has hung up."""
+        if not frames:
+            return
+        self._is_silent = False
+        if not self._response.prepared:
+            await self._response.prepare(self._request)
+        await self._response.write(frames)
+
+    async def end(self) -> web.StreamResponse:
+        """Send what is left and close the stream."""
+        await self._response.write_eof()
+        return self._response
+
+    async def _keep_alive(self) -> None:
+        while True:
+            self._is_silent = True
+            await asyncio.sleep(self._keepalive_s)
+            if self._is_silent:
+                await self.send(KEEPALIVE)

@@ -1,0 +1,47 @@
+"""/v1/responses."""
+
+from functools import partial
+
+from aiohttp import web
+
+from api.context import TENANT, TURNS, answer, continuity_of, model_of
+from api.problem import Problem
+from api.routes.streaming import stream_turn
+from api.wire import responses
+from api.wire.response import response_object
+from api.wire.response_stream import ResponseStream
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """A turn, continued from a conversation, a response or a session, or of a new session."""
+    body = await request.read()
+    asked = responses.decode(body)
+    headers = continuity_of(request).standing_in(asked.user)
+    turn_request = responses.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))
+    turns = request.app[TURNS]
+    store = asked.store is not False
+    opened = turns.turn(turn_request) if store else turns.unrecorded(turn_request)
+    if asked.stream:
+        return await stream_turn(request, opened, headers, partial(ResponseStream, store=store))
+    async with opened as turn:
+        done = await turn.answer()
+    return answer(response_object(done, store=store), headers=headers.echo(turn.session_id))
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """A stored response, as it stands now."""
+    if request.query.get("stream", "").lower() == "true":
+        raise Problem(
+            "Only a background response can be streamed again, and this one was not made in the background.",
+            param="stream",
+            code="unsupported_parameter",
+        )
+    session, turn = await request.app[TURNS].response(request[TENANT], request.match_info["response_id"])
+    return answer(response_object(turn), headers=continuity_of(request).echo(session.session_id))
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """Make a response unaddressable. Its turn stays in the session."""
+    response_id = request.match_info["response_id"]
+    await request.app[TURNS].delete_response(request[TENANT], response_id)
+    return answer({"id": response_id, "object": "response", "deleted": True})

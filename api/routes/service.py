@@ -1,0 +1,63 @@
+"""What the server says of itself: health, models, capabilities."""
+
+from importlib.metadata import version
+
+from aiohttp import web
+
+from api.context import GUARD, KEYRING, MODEL, SETTINGS, TURNS, answer
+from api.turns.refusals import ShuttingDown
+from api.wire.headers import IDENTITY, SESSION_ID, SESSION_KEY
+
+VERSION = version("turnlog")
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    """Whether the server takes turns; 503 while it is stopping, or when its log is damaged."""
+    request.app[GUARD].ensure_whole()
+    if request.app[TURNS].is_draining:
+        raise ShuttingDown("the server is stopping")
+    return answer({"status": "ok", "platform": "turnlog", "version": VERSION})
+
+
+async def models(request: web.Request) -> web.StreamResponse:
+    """The models of the model server. Any other name is passed on to it as well."""
+    return answer({"object": "list", "data": await request.app[MODEL].models()})
+
+
+async def capabilities(request: web.Request) -> web.StreamResponse:
+    """What clients can rely on, so that they need not guess."""
+    settings = request.app[SETTINGS]
+    return answer(
+        {
+            "object": "hermes.api_server.capabilities",
+            "platform": "turnlog",
+            "version": VERSION,
+            "model": settings.default_model or None,
+            "auth": {"type": "bearer", "required": not request.app[KEYRING].is_open},
+            "features": {
+                "chat_completions": True,
+                "chat_completions_streaming": True,
+                "responses_api": True,
+                "responses_streaming": True,
+                "conversation_slugs": True,
+                "session_resources": True,
+                "session_continuity_header": SESSION_ID,
+                "session_key_header": SESSION_KEY,
+                "identity_headers": list(IDENTITY),
+                "identity_body_user_fallback": True,
+                "run_submission": False,
+                "session_fork": False,
+                "session_chat": False,
+                "cors": bool(settings.cors_origins),
+            },
+            "endpoints": {
+                route.name: {"method": route.method, "path": _path(route)}
+                for route in request.app.router.routes()
+                if route.name and route.method != "HEAD"
+            },
+        }
+    )
+
+
+def _path(route: web.AbstractRoute) -> str:
+    return route.resource.canonical if route.resource else ""

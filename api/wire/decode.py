@@ -1,0 +1,52 @@
+"""Bodies from the wire: decoded into structs, and refused with the name of what is wrong."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from api.problem import Problem
+
+T = TypeVar("T")
+
+Fields = dict[str, msgspec.Raw]
+
+encode = msgspec.json.Encoder().encode
+_decode_fields = msgspec.json.Decoder(Fields).decode
+_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+
+
+def body_of(decoder: msgspec.json.Decoder[T], body: bytes, where: str = "") -> T:
+    """`body` as the decoder's type. `where` is the place of a part that is decoded on its own: `messages[3]`."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, where) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(f"Invalid JSON in request body: {error}", code="invalid_json") from error
+
+
+def rest_of(body: bytes, known: frozenset[str]) -> bytes:
+    """All fields of a body that are not `known`, as a JSON object, each value byte for byte."""
+    rest = {name: value for name, value in _decode_fields(body).items() if name not in known and value != b"null"}
+    return encode(rest) if rest else b"{}"
+
+
+def fields_of(parameters: bytes) -> dict[str, Any]:
+    """Stored parameters, decoded."""
+    decoded: dict[str, Any] = msgspec.json.decode(parameters)
+    return decoded
+
+
+def _invalid(error: msgspec.ValidationError, where: str) -> Problem:
+    text = str(error)
+    found = _PATH.search(text)
+    path = found["path"] if found else ""
+    dot = "." if where and path and not path.startswith("[") else ""
+    path = where + dot + path
+    if missing := re.match(r"Object missing required field `(?P<name>\w+)`", text):
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        return Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
+    if not path:
+        return Problem(f"Request body must be a JSON object: {text}", code="invalid_type")
+    return Problem(f"Invalid '{path}': {_PATH.sub('', text)}.", param=path, code="invalid_value")

@@ -1,0 +1,197 @@
+"""Responses on the wire: what a request holds."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from api.problem import Problem
+from api.turns.request import Names, TurnRequest
+from api.wire.decode import body_of, encode, rest_of
+from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity
+
+_Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
+    msgspec.Meta(max_length=16),
+]
+
+
+class ConversationRef(msgspec.Struct):
+    """A conversation, named as an object."""
+
+    id: str
+
+
+class ResponsesRequest(msgspec.Struct):
+    """The fields that are read or checked here. Whatever else a body holds is stored and passed on as it is."""
+
+    input: str | list[msgspec.Raw]
+    model: str | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationRef | None = None
+    conversation_history: list[msgspec.Raw] | None = None
+    store: bool | None = None
+    stream: bool | None = False
+    background: bool | None = False
+    user: str | None = None
+    metadata: _Metadata | None = None
+    temperature: _Temperature | None = None
+    top_p: _Share | None = None
+    max_output_tokens: _Count | None = None
+    max_tool_calls: _Count | None = None
+    top_logprobs: int | None = None
+    parallel_tool_calls: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    truncation: str | None = None
+    service_tier: str | None = None
+
+
+class _Part(msgspec.Struct):
+    type: str
+
+
+class _Item(msgspec.Struct):
+    type: str = "message"
+    role: Literal["user", "assistant", "system", "developer"] | None = None
+    content: str | list[_Part] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[_Part] | None = None
+
+    @property
+    def is_from_model(self) -> bool:
+        """Whether a model said it, as opposed to the client."""
+        return self.role == "assistant" or self.type in ("function_call", "custom_tool_call", "reasoning")
+
+
+_decoder = msgspec.json.Decoder(ResponsesRequest)
+_item_decoder = msgspec.json.Decoder(_Item)
+_OURS = frozenset(
+    {
+        *("input", "model", "instructions", "previous_response_id", "conversation", "conversation_history"),
+        *("store", "stream", "background"),
+    }
+)
+# What an item must have besides its type.
+_REQUIRED = {
+    "message": ("role", "content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "custom_tool_call": ("call_id", "name"),
+    "custom_tool_call_output": ("call_id", "output"),
+    "reasoning": (),
+}
+_TOOLS = ("function", "custom")
+
+
+def decode(body: bytes) -> ResponsesRequest:
+    """The request in `body`; raises `Problem`."""
+    request = body_of(_decoder, body)
+    if request.conversation and request.previous_response_id:
+        raise Problem(
+            "Cannot use both 'conversation' and 'previous_response_id': send the one that names where to go on.",
+            param="conversation",
+            code="mutually_exclusive_parameters",
+        )
+    if request.background:
+        raise Problem(
+            "Background responses are not available on this server: send background=false.",
+            param="background",
+            code="unsupported_parameter",
+        )
+    for index, tool in enumerate(request.tools or ()):
+        if tool.get("type") not in _TOOLS:
+            raise Problem(
+                f"Tools of type '{tool.get('type')}' are not available here; use {' or '.join(_TOOLS)} tools.",
+                param=f"tools[{index}].type",
+                code="unsupported_tool",
+            )
+    return request
+
+
+def turn_request(
+    request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity, default_model: str
+) -> TurnRequest:
+    """The turn that a Responses request asks for; raises `Problem`.
+
+    With a session header, what is new is what stands behind the input's last item from a model, as in a chat. By the
+    other names the whole input is new: that is what they are for.
+    """
+    items = _items(request.input, "input")
+    if not items:
+        raise Problem("No user message found in input.", param="input", code="empty_input")
+    history = _items(request.conversation_history or [], "conversation_history")
+    new = _behind_model(items) if headers.session_id else items
+    return TurnRequest(
+        tenant=tenant,
+        api="responses",
+        names=Names(
+            session_id=headers.session_id,
+            conversation=_conversation(request.conversation),
+            previous_response_id=request.previous_response_id or "",
+        ),
+        model=request.model or default_model,
+        items=tuple(data for data, _ in new),
+        opening=tuple(data for data, _ in (*history, *items)),
+        instructions=_instructions(request.instructions),
+        parameters=rest_of(body, _OURS),
+        stream=bool(request.stream),
+        session_key=headers.session_key,
+        identity=headers.identity,
+        idempotency_key=headers.idempotency_key,
+    )
+
+
+def _conversation(conversation: str | ConversationRef | None) -> str:
+    name = conversation.id if isinstance(conversation, ConversationRef) else conversation or ""
+    if len(name) > CHARACTERS_MAX or UNPRINTABLE.search(name):
+        raise Problem(
+            f"conversation must be at most {CHARACTERS_MAX} characters, without control characters.",
+            param="conversation",
+            code="invalid_conversation",
+        )
+    return name
+
+
+def _instructions(text: str | None) -> tuple[bytes, ...]:
+    return (encode({"role": "system", "content": text}),) if text else ()
+
+
+def _behind_model(items: list[tuple[bytes, _Item]]) -> list[tuple[bytes, _Item]]:
+    from_model = [index for index, (_, item) in enumerate(items) if item.is_from_model]
+    return items[from_model[-1] + 1 :] if from_model else items
+
+
+def _items(input_: str | list[msgspec.Raw], param: str) -> list[tuple[bytes, _Item]]:
+    raws = [msgspec.Raw(encode(input_))] if isinstance(input_, str) else input_
+    return [_item(bytes(raw), f"{param}[{index}]") for index, raw in enumerate(raws) if raw != b'""']
+
+
+def _item(data: bytes, where: str) -> tuple[bytes, _Item]:
+    if data.startswith(b'"'):
+        data = encode({"type": "message", "role": "user", "content": msgspec.Raw(data)})
+    item = body_of(_item_decoder, data, where)
+    required = _REQUIRED.get(item.type)
+    if required is None:
+        raise Problem(
+            f"Items of type '{item.type}' are not taken here; known are {', '.join(_REQUIRED)}.",
+            param=f"{where}.type",
+            code="unsupported_item",
+        )
+    for field in required:
+        if getattr(item, field) is None:
+            raise Problem(
+                f"Missing required parameter: '{where}.{field}'.",
+                param=f"{where}.{field}",
+                code="missing_required_parameter",
+            )
+    if item.role == "user" and not item.content:
+        raise Problem(f"{where}.content must not be empty.", param=f"{where}.content", code="empty_message")
+    return data, item

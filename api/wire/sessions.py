@@ -1,0 +1,179 @@
+"""Sessions on the wire, in the rows that clients of the older system know."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from api.problem import Problem
+from eventstore.events import TurnCompleted, TurnFailed
+from projections.session import Session, Status, Turn
+from projections.sessions import SessionRow
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 200
+OFFSET_MAX = 1_000_000
+MESSAGES_MAX = 500
+
+
+class SessionEntry(msgspec.Struct, kw_only=True):
+    """One session. Times are seconds since 1970, UTC."""
+
+    id: str
+    source: str = "api_server"
+    user_id: str | None
+    model: str | None
+    title: str | None = None
+    started_at: float
+    ended_at: float | None = None
+    end_reason: str | None = None
+    message_count: int
+    tool_call_count: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int = 0
+    reasoning_tokens: int
+    estimated_cost_usd: float | None = None
+    actual_cost_usd: float | None = None
+    api_call_count: int
+    parent_session_id: str | None
+    last_active: float
+    preview: str
+    session_key: str | None
+    has_system_prompt: bool
+    has_model_config: bool = False
+
+
+class SessionList(msgspec.Struct):
+    """A page of sessions, most recently active first."""
+
+    object: Literal["list"]
+    data: list[SessionEntry]
+    limit: int
+    offset: int
+    has_more: bool
+
+
+class OneSession(msgspec.Struct):
+    """One session by itself."""
+
+    object: Literal["hermes.session"]
+    session: SessionEntry
+
+
+class MessageEntry(msgspec.Struct, kw_only=True):
+    """One message. `id` counts from 1 within the session; `status` is that of its turn.
+
+    Messages of turns that failed or were cancelled are shown, and are in no later prompt.
+    """
+
+    id: int
+    session_id: str
+    turn_id: str
+    status: Status
+    error: str | None
+    role: str
+    content: Any
+    tool_call_id: str | None
+    tool_calls: list[dict[str, Any]] | None
+    tool_name: str | None
+    timestamp: float
+    token_count: int | None = None
+    finish_reason: str | None
+    reasoning: str | None
+    reasoning_content: str | None
+
+
+class MessageList(msgspec.Struct):
+    """A page of a session's messages, oldest first; without an offset the newest of them."""
+
+    object: Literal["list"]
+    session_id: str
+    data: list[MessageEntry]
+    limit: int
+    offset: int
+    total: int
+    has_more: bool
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: Any = None
+    tool_call_id: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    name: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Message, strict=False).decode
+
+
+def whole_number(text: str | None, name: str, default: int, maximum: int) -> int:
+    """A query parameter from 0 to `maximum`; raises `Problem`. More than the maximum is the maximum."""
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit():
+        raise Problem(f"{name} must be a whole number from 0, got '{text}'.", param=name, code="invalid_value")
+    return min(int(text[:20]), maximum)
+
+
+def session_entry(row: SessionRow) -> SessionEntry:
+    """A row of the list, as the client sees it."""
+    return SessionEntry(
+        id=row.session_id,
+        user_id=row.user_id or None,
+        model=row.model or None,
+        started_at=row.started_us / 1e6,
+        message_count=row.messages,
+        tool_call_count=row.tool_calls,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cache_read_tokens=row.cached_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        api_call_count=row.turns,
+        parent_session_id=row.parent_session_id,
+        last_active=row.active_us / 1e6,
+        preview=row.preview,
+        session_key=row.session_key or None,
+        has_system_prompt=bool(row.has_instructions),
+    )
+
+
+def session_list(rows: list[SessionRow], limit: int, offset: int) -> SessionList:
+    """A page of the list; `rows` may hold one more than `limit`, which tells that there are more."""
+    entries = [session_entry(row) for row in rows[:limit]]
+    return SessionList("list", entries, limit, offset, len(rows) > limit)
+
+
+def message_list(session: Session, limit: int, offset: int | None) -> MessageList:
+    """A page of the session's messages, what a fork has inherited first."""
+    messages = [(turn, data) for turn in (*session.inherited, *session.turns) for data in turn.messages]
+    total = len(messages)
+    first = max(0, total - limit) if offset is None else offset
+    page = messages[first : first + limit]
+    entries = [_entry(session, number, turn, data) for number, (turn, data) in enumerate(page, first + 1)]
+    return MessageList("list", session.session_id, entries, limit, first, total, first + len(page) < total)
+
+
+def _entry(session: Session, number: int, turn: Turn, data: bytes) -> MessageEntry:
+    message = _decode(data)
+    answered = message.role == "assistant" and turn.ended is not None and data in turn.ended.output
+    done = turn.ended if isinstance(turn.ended, TurnCompleted) else None
+    failed = turn.ended if isinstance(turn.ended, TurnFailed) else None
+    return MessageEntry(
+        id=number,
+        session_id=session.session_id,
+        turn_id=turn.turn_id,
+        status=turn.status,
+        error=failed.message if failed else None,
+        role=message.role,
+        content=message.content,
+        tool_call_id=message.tool_call_id,
+        tool_calls=message.tool_calls,
+        tool_name=message.name if message.role == "tool" else None,
+        timestamp=(turn.ended_us if answered else turn.started_us) / 1e6,
+        finish_reason=done.finish_reason if done and answered else None,
+        reasoning=message.reasoning,
+        reasoning_content=message.reasoning_content,
+    )

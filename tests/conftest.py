@@ -1,0 +1,30 @@
+"""Fixtures. Helpers with a life of their own are in `tests/support/`."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.server import Server, serving
+from tests.support.upstream import Upstream, scripted_upstream
+
+
+@pytest_asyncio.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """A scripted model server."""
+    async with scripted_upstream() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Server]:
+    """A turnlog server with the scripted model server behind it, its data in `tmp_path/data`."""
+    async with serving(tmp_path / "data", upstream=upstream.url) as running:
+        yield running
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory that does not exist yet."""
+    return tmp_path / "data"

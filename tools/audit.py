@@ -1,0 +1,94 @@
+"""`turnlog audit`: what the log holds, for those who have to know."""
+
+import asyncio
+import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from eventstore.events import lineage_stream, type_name
+from eventstore.log import LogError, Recorded
+from eventstore.sqlite import SqliteLog
+from tools.options import data_option
+
+LINE_CHARACTERS = 160
+
+
+@click.group()
+def audit() -> None:
+    """Read the log itself. Works beside a running server and without one."""
+
+
+@audit.command()
+@click.argument("session")
+@click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
+@click.option("--json", "as_json", is_flag=True, help="Whole events, one JSON object a line.")
+@data_option
+def show(session: str, tenant: str, as_json: bool, data: Path) -> None:
+    """Show the events of SESSION, one line each: position, version, time, type and content."""
+    try:
+        events = asyncio.run(_read(data, lineage_stream(tenant, session)))
+    except LogError as error:
+        raise click.ClickException(str(error)) from error
+    if not events:
+        raise click.ClickException(f"tenant '{tenant}' has no session '{session}' in {data}")
+    for recorded in events:
+        click.echo(_json_line(recorded) if as_json else _line(recorded))
+
+
+async def _read(data: Path, stream: str) -> list[Recorded]:
+    log = await SqliteLog.open_read_only(data)
+    try:
+        return await log.read(stream)
+    finally:
+        await log.close()
+
+
+def _time(recorded_us: int) -> str:
+    moment = datetime.datetime.fromtimestamp(recorded_us // 1_000_000, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{recorded_us % 1_000_000:06d}Z"
+
+
+def _line(recorded: Recorded) -> str:
+    fields = {name: value for name, value in _plain(recorded).items() if value not in ("", [], {}, None)}
+    content = " ".join(f"{name}={_short(value)}" for name, value in fields.items())
+    head = f"{recorded.position:>8} {recorded.version:>5} {_time(recorded.recorded_us)} {type_name(recorded.event):<20}"
+    line = f"{head} {content}"
+    return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"
+
+
+def _json_line(recorded: Recorded) -> str:
+    line = {
+        "position": recorded.position,
+        "stream": recorded.stream,
+        "version": recorded.version,
+        "recorded_at": _time(recorded.recorded_us),
+        "type": type_name(recorded.event),
+        "data": _plain(recorded),
+        "hash": recorded.hash.hex(),
+    }
+    return msgspec.json.encode(line).decode()
+
+
+def _plain(recorded: Recorded) -> dict[str, Any]:
+    """The event's fields; JSON that was kept as bytes shown as the JSON it is, other bytes in hexadecimal."""
+    fields: dict[str, Any] = msgspec.to_builtins(recorded.event, builtin_types=(bytes,))
+    del fields["type"]
+    return {name: _shown(value) for name, value in fields.items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return value.hex()
+    if isinstance(value, list | tuple):
+        return [_shown(entry) for entry in value]
+    return value
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,29 @@
+"""The command line: `turnlog …`."""
+
+from pathlib import Path
+
+import click
+
+from tools import audit, keys, replay, serve
+from tools.options import load_config
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="turnlog")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    envvar="TURNLOG_CONFIG",
+    callback=load_config,
+    is_eager=True,
+    expose_value=False,
+    help="Settings file; ./turnlog.toml where there is one.",
+)
+def main() -> None:
+    """An event-sourced session service for LLM chat clients."""
+
+
+main.add_command(serve.serve)
+main.add_command(replay.replay)
+main.add_command(audit.audit)
+main.add_command(keys.keys)

@@ -1,0 +1,166 @@
+"""`turnlog serve`: run the server."""
+
+import ipaddress
+import os
+import shlex
+import socket
+from pathlib import Path
+
+import click
+import uvloop
+
+from api import keys as keyring
+from api.keys import CHARACTERS_MIN, FIRST_KEY_FILE, KeyProblem
+from api.models.builtin import NAME as BUILTIN
+from api.models.upstream import Timeouts
+from api.server import serve as run
+from api.settings import Settings
+from eventstore.log import LogError
+from projections.runner import ViewsUnavailable
+from tools import logs
+from tools.options import data_option, option
+from tools.progress import bar
+
+_DEFAULT = Settings(data=Path())
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@data_option
+@option("--host", default=_DEFAULT.host, show_default=True, help="Address to listen on.")
+@option("--port", type=click.IntRange(0, 65_535), default=_DEFAULT.port, show_default=True, help="0 takes a free one.")
+@option("--upstream", default="", help="Base URL of an OpenAI-compatible model server, such as http://host:8000/v1.")
+@option("--upstream-key-env", default="", help="Name of the environment variable that holds the model server's key.")
+@option("--default-model", default="", help="The model of requests that name none.")
+@option("--connect-timeout-s", type=_SECONDS, default=10.0, show_default=True, help="To connect to the model server.")
+@option("--first-byte-timeout-s", type=_SECONDS, default=300.0, show_default=True, help="Until its answer begins.")
+@option("--total-timeout-s", type=_SECONDS, default=600.0, show_default=True, help="Until its answer is whole.")
+@option("--lock-wait-s", type=_SECONDS, default=60.0, show_default=True, help="How long a turn waits for its session.")
+@option("--grace-s", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For running turns at a stop.")
+@option("--keepalive-s", type=_SECONDS, default=30.0, show_default=True, help="Silence before a stream gets a comment.")
+@option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
+@option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")
+@option("--cors-origin", "cors_origins", multiple=True, help="A web page's origin that may use the server; repeatable.")
+@option(
+    "--synchronous",
+    type=click.Choice(["FULL", "NORMAL"]),
+    default="FULL",
+    show_default=True,
+    help="FULL: an acknowledged turn survives power loss. NORMAL: it survives a crash of the process.",
+)
+@option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+def serve(
+    data: Path,
+    host: str,
+    port: int,
+    upstream: str,
+    upstream_key_env: str,
+    default_model: str,
+    connect_timeout_s: float,
+    first_byte_timeout_s: float,
+    total_timeout_s: float,
+    lock_wait_s: float,
+    grace_s: float,
+    keepalive_s: float,
+    api_key: str,
+    no_auth: bool,
+    cors_origins: tuple[str, ...],
+    synchronous: str,
+    log_level: str,
+) -> None:
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+
+    Without --upstream a built-in model answers: it shows what the session remembers, offline.
+    """
+    logs.configure(log_level)
+    if no_auth and not _is_loopback(host):
+        raise click.UsageError(f"--no-auth is for loopback addresses only, and {host} is not one")
+    settings = Settings(
+        data=data,
+        host=host,
+        port=port,
+        upstream=_base_url(upstream),
+        upstream_key=_key_from(upstream_key_env),
+        timeouts=Timeouts(connect_timeout_s, first_byte_timeout_s, total_timeout_s),
+        default_model=default_model or ("" if upstream else BUILTIN),
+        api_key="" if no_auth else api_key,
+        auth=not no_auth,
+        cors_origins=cors_origins,
+        lock_wait_s=lock_wait_s,
+        grace_s=grace_s,
+        keepalive_s=keepalive_s,
+        synchronous=synchronous,
+    )
+    made = _prepare_keys(settings)
+    try:
+        with bar("rebuilding views", lambda: None) as progress:
+            uvloop.run(run(settings, ready=lambda url: _greet(url, settings, made), progress=progress))
+    except (LogError, ViewsUnavailable) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"can not listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def _prepare_keys(settings: Settings) -> str | None:
+    if not settings.auth:
+        return None
+    if settings.api_key and len(settings.api_key) < CHARACTERS_MIN:
+        raise click.UsageError(
+            f"the API key is too short: at least {CHARACTERS_MIN} characters, got {len(settings.api_key)}"
+        )
+    if settings.api_key:
+        return None
+    try:
+        return keyring.first_key(settings.data)
+    except KeyProblem as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _greet(url: str, settings: Settings, made: str | None) -> None:
+    """Tell a person what to do next. On stdout: the log has stderr."""
+    first_key = settings.data / FIRST_KEY_FILE
+    if not settings.auth:
+        bearer = ""
+    elif settings.api_key:
+        bearer = ' -H "Authorization: Bearer $TURNLOG_API_KEY"'
+    elif made:
+        click.echo(f"API key (made just now, kept in {first_key}): {made}")
+        bearer = f' -H "Authorization: Bearer {made}"'
+    elif first_key.exists():
+        click.echo(f"API key: in {first_key}")
+        bearer = f' -H "Authorization: Bearer $(cat {shlex.quote(str(first_key))})"'
+    else:
+        bearer = ' -H "Authorization: Bearer YOUR_KEY"'
+    body = '{"messages": [{"role": "user", "content": "Hello, I am Ada."}]}'
+    if not settings.default_model:
+        body = '{"model": "YOUR_MODEL", ' + body[1:]
+    session = ' -H "X-Hermes-Session-Id: my-first-session"' if settings.auth else ""
+    click.echo(f"turnlog serves {url} (model: {settings.upstream or 'built-in'}, data: {settings.data})")
+    click.echo(f"Try it:\n  curl {url}/v1/chat/completions{bearer}{session} -d {shlex.quote(body)}")
+
+
+def _base_url(url: str) -> str:
+    url = url.rstrip("/")
+    if not url:
+        return ""
+    scheme, separator, rest = url.partition("://")
+    if scheme not in ("http", "https") or not separator or not rest:
+        raise click.UsageError(f"--upstream expects a URL such as http://127.0.0.1:8000/v1, got '{url}'")
+    return url if "/" in rest else f"{url}/v1"
+
+
+def _key_from(variable: str) -> str:
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "")
+    if not key:
+        raise click.UsageError(f"--upstream-key-env names {variable}, which is not set")
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
