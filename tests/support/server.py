@@ -80,7 +80,7 @@ async def serving(data: Path, *, upstream: str = "", **settings: Any) -> AsyncIt
 
 
 class Process:
-    """`turnlog serve` as a process of its own. `await Process.start(...)`; then `kill9`, or `terminate` and its code."""
+    """`turnlog serve` as a process of its own: `await Process.start(...)`, then `kill9` or `terminate`."""
 
     def __init__(self, popen: "subprocess.Popen[str]", server: Server, log_path: Path) -> None:
         self.popen = popen

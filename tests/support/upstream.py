@@ -19,11 +19,11 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 class Reply(msgspec.Struct, kw_only=True):
     """What the model server answers to one request.
 
-    `message` is the assistant's; streamed, its text goes out in `pieces` (default: word by word). `status` other than 200
-    answers `body` as it is. `raw` replaces the whole body or stream. `break_after` hangs up after so many pieces.
+    `message` is the assistant's; streamed, its text goes out in `pieces` (default: word by word). A `status` other than
+    200 answers `body` as it is. `raw` replaces the whole body or stream. `break_after` hangs up after so many pieces.
     """
 
-    message: Message = {"role": "assistant", "content": "ok"}
+    message: Message = msgspec.field(default_factory=lambda: {"role": "assistant", "content": "ok"})
     finish_reason: str = "stop"
     usage: dict[str, Any] | None = msgspec.field(default_factory=lambda: dict(USAGE))
     pieces: Sequence[Message] | None = None
