@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from api.models.model import Answer, Chunk, ModelBroke
+from api.models.model import NULL, Answer, Chunk, ModelBroke
 
 _encode = msgspec.json.Encoder().encode
 
@@ -36,7 +36,7 @@ class Gathered:
                 self._finish[choice.index] = choice.finish_reason
             if isinstance(choice.logprobs, dict):
                 merge(self._logprobs.setdefault(choice.index, {}), choice.logprobs)
-        if chunk.usage and bytes(chunk.usage) != b"null":
+        if chunk.usage != NULL:
             self.usage = bytes(chunk.usage)
         self.model = chunk.model or self.model
         self.fingerprint = chunk.system_fingerprint or self.fingerprint

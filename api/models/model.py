@@ -14,6 +14,9 @@ from typing import Any, Protocol
 import msgspec
 
 
+NULL = msgspec.Raw(b"null")  # what a `Raw` field holds where there is nothing
+
+
 class Prompt(msgspec.Struct, frozen=True):
     """All that a model is sent: chat messages (JSON objects), their size, and parameters by their chat names.
 
@@ -52,7 +55,7 @@ class Chunk(msgspec.Struct):
     """One chunk of a streamed answer."""
 
     choices: list[Choice] = []
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = NULL
     model: str = ""
     system_fingerprint: str | None = None
 

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from api.models.model import (
+    NULL,
     Answer,
     Chunk,
     ModelBroke,
@@ -45,12 +46,12 @@ class _Choice(msgspec.Struct):
     message: msgspec.Raw
     index: int = 0
     finish_reason: str | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = NULL
 
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = NULL
     model: str = ""
     system_fingerprint: str | None = None
     service_tier: str | None = None
@@ -176,11 +177,11 @@ def _answer(completion: _Completion) -> Answer:
         "system_fingerprint": completion.system_fingerprint,
         "service_tier": completion.service_tier,
     }
-    said = {name: value for name, value in extra.items() if value is not None and value != b"null"}
+    said = {name: value for name, value in extra.items() if value not in (None, NULL)}
     return Answer(
         message=bytes(first.message),
         finish_reason=first.finish_reason or "stop",
-        usage=bytes(completion.usage or b"").removeprefix(b"null"),
+        usage=b"" if completion.usage == NULL else bytes(completion.usage),
         model=completion.model,
         alternatives=tuple(bytes(choice.message) for choice in others),
         extra=_encode(said) if said else b"",

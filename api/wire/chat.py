@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from api.models.model import Chunk
+from api.models.model import NULL, Chunk
 from api.problem import Problem, error_of
 from api.turns.request import Names, TurnRequest
 from api.wire.decode import body_of, encode, rest_of
@@ -124,7 +124,7 @@ def _check_newest(messages: Sequence[_Message]) -> None:
 class _Extra(msgspec.Struct):
     """What a model server's answer held besides its messages and its usage."""
 
-    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    logprobs: msgspec.Raw = NULL
     system_fingerprint: str | None = None
     service_tier: str | None = None
 
@@ -151,7 +151,6 @@ class Completion(msgspec.Struct, omit_defaults=True):
     service_tier: str | None = None
 
 
-_NULL = msgspec.Raw(b"null")
 _NO_USAGE = msgspec.Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')
 _PLAIN = _Extra()
 
@@ -169,7 +168,7 @@ def completion(turn: Turn) -> Completion:
         model=done.model or turn.started.model,
         choices=[
             Choice(0, msgspec.Raw(first), extra.logprobs, done.finish_reason),
-            *(Choice(index, msgspec.Raw(other), _NULL, "stop") for index, other in enumerate(others, 1)),
+            *(Choice(index, msgspec.Raw(other), NULL, "stop") for index, other in enumerate(others, 1)),
         ],
         usage=usage_of(done),
         system_fingerprint=extra.system_fingerprint,
