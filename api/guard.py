@@ -55,5 +55,7 @@ class Guard:
         except (LogDamaged, LogUnreadable) as error:
             self._damage = error
             _log.error("the log can not be served", reason=str(error), position=error.position)
+        except LogError as error:
+            _log.warning("the check of the log was broken off", reason=str(error), events=checked)
         else:
             _log.info("the log is whole", events=checked)

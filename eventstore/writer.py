@@ -11,17 +11,18 @@ trust was misplaced, and the batch is then staged again with versions read from 
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import aiosqlite
 
 from eventstore import chain, schema
 from eventstore.events import Event, encode, type_name
-from eventstore.log import Head, LogOverloaded, LogUnavailable, Recorded, VersionConflict
+from eventstore.log import Head, LogError, LogOverloaded, LogUnavailable, Recorded, VersionConflict
 
 BATCH_ROWS_MAX = 256
 QUEUE_ROWS_MAX = 4_096
@@ -31,14 +32,16 @@ HEADS_MAX = 16_384
 
 
 class _Append:
-    """One caller's events on their way to the table."""
+    """One caller's events on their way to the table, encoded already: what can not be stored fails its caller alone."""
 
-    __slots__ = ("done", "events", "expected_version", "recorded", "stream")
+    __slots__ = ("done", "encoded", "events", "expected_version", "recorded", "stream")
 
     def __init__(self, stream: str, expected_version: int, events: Sequence[Event]) -> None:
+        stream.encode()  # a name that is not text must not get as far as the chain
         self.stream = stream
         self.expected_version = expected_version
         self.events = events
+        self.encoded = [(type_name(event), encode(event)) for event in events]
         self.recorded: list[Recorded] = []
         self.done: asyncio.Future[tuple[Recorded, ...]] = asyncio.get_running_loop().create_future()
 
@@ -95,19 +98,30 @@ class Writer:
             raise LogOverloaded(f"the disk has not kept up for {WAIT_S:g} s") from None
 
     async def _run(self) -> None:
-        while True:
-            if not self._queue:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            batch = self._take()
-            try:
-                await self._commit(batch)
-            except sqlite3.Error as error:
-                self._versions.clear()
-                _fail(batch, error)
+        batch: list[_Append] = []
+        try:
+            while self._queue or not self._closing:
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                batch = self._take()
+                try:
+                    await self._commit(batch)
+                except sqlite3.Error as error:
+                    _fail(batch, LogUnavailable(f"the disk did not take the events: {error}"))
+                    await self._start_over()
+        finally:
+            # However the task ends, nobody waits for it in vain.
+            self._closing = True
+            _fail([*batch, *self._queue], LogUnavailable("the log is closed"))
+
+    async def _start_over(self) -> None:
+        """After a failed commit: believe nothing but the table."""
+        self._versions.clear()
+        with contextlib.suppress(sqlite3.Error):
+            for row in await self._connection.execute_fetchall(schema.HEAD):
+                self.head = Head(row[0], row[1])
 
     def _take(self) -> list[_Append]:
         batch: list[_Append] = []
@@ -165,11 +179,11 @@ class Writer:
                 _settle_error(append, VersionConflict(stream, append.expected_version, version))
                 continue
             append.recorded.clear()
-            for event in append.events:
+            for event, (kind, content) in zip(append.events, append.encoded, strict=True):
                 salt, salts = salts[: chain.SALT_BYTES], salts[chain.SALT_BYTES :]
                 position += 1
                 version += 1
-                kind, data = type_name(event), salt + encode(event)
+                data = salt + content
                 previous = chain.link(previous, position, stream, version, kind, now_us, data)
                 values += (position, stream, version, kind, now_us, data, previous)
                 append.recorded.append(Recorded(position, stream, version, now_us, event, previous))
@@ -191,12 +205,12 @@ class Writer:
         self._committed()
 
 
-def _fail(batch: list[_Append], error: sqlite3.Error) -> None:
-    for append in batch:
-        _settle_error(append, LogUnavailable(f"the disk did not take the events: {error}"))
+def _fail(appends: Iterable[_Append], error: LogError) -> None:
+    for append in appends:
+        _settle_error(append, error)
 
 
-def _settle_error(append: _Append, error: Exception) -> None:
+def _settle_error(append: _Append, error: LogError) -> None:
     if not append.done.done():
         append.done.set_exception(error)
 

@@ -24,6 +24,7 @@ from projections.view import View
 VIEWS_FILE = "views.db"
 REST_S = 0.05
 WAIT_S = 30.0
+STOP_S = 5.0
 
 _log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class Runner:
         self._store: ViewStore | None = None
         self._reader: aiosqlite.Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failure: LogError | None = None
+        self._failure: LogError | ViewsUnusable | None = None
         self._wanted = asyncio.Event()
         self._moved = asyncio.Condition()
         self._repair = asyncio.Lock()
@@ -91,10 +92,10 @@ class Runner:
         try:
             try:
                 await runner._use(await _open(log, path, views))
+                await runner.level(wait_s=None)
             except ViewsUnusable as error:
-                _log.warning("rebuilding the views", reason=str(error))
-                await runner._use(await rebuild(log, path, views, progress=progress))
-            await runner.level(wait_s=None)
+                await runner._renew(error, progress)
+                await runner.level(wait_s=None)
         except BaseException:
             await runner.stop()
             raise
@@ -115,35 +116,42 @@ class Runner:
 
     async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """The rows that `sql` finds, once the views are level with the log."""
-        await self.level()
         reader = self._reader
         try:
-            return await self._read(reader, sql, parameters)
+            return await self._read(sql, parameters)
         except ViewsUnusable as error:
             async with self._repair:
                 if reader is self._reader:
-                    _log.warning("rebuilding the views", reason=str(error))
-                    await self._release()
-                    await self._use(await rebuild(self._log, self._path, self._views))
-            return await self._read(self._reader, sql, parameters)
+                    await self._renew(error, _no_progress)
+            return await self._read(sql, parameters)
 
     async def stop(self) -> None:
-        """Apply no more, and let go of the file."""
+        """Take in what is left, so that the next start finds the views level with the log, and let go of the file."""
+        if self._task:
+            with contextlib.suppress(ViewsUnavailable, ViewsUnusable, LogError):
+                await self.level(wait_s=STOP_S)
         await self._release()
 
     @property
     def _position(self) -> int:
         return self._store.head.position if self._store else -1
 
-    async def _read(self, reader: aiosqlite.Connection | None, sql: str, parameters: Sequence[object]) -> list[Any]:
-        if reader is None:
+    async def _read(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        await self.level()
+        if self._reader is None:
             raise ViewsUnavailable("the views are being rebuilt: try again in a moment")
         try:
-            return list(await reader.execute_fetchall(sql, parameters))
+            return list(await self._reader.execute_fetchall(sql, parameters))
         except aiosqlite.DatabaseError as error:
             raise ViewsUnusable(f"views.db is damaged: {error}") from error
 
+    async def _renew(self, reason: ViewsUnusable, progress: Callable[[int], None]) -> None:
+        _log.warning("rebuilding the views", reason=str(reason))
+        await self._release()
+        await self._use(await rebuild(self._log, self._path, self._views, progress=progress))
+
     async def _use(self, store: ViewStore) -> None:
+        self._failure = None
         self._store = store
         self._reader = await aiosqlite.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
         self._task = asyncio.create_task(self._run(store), name="views")
@@ -167,8 +175,9 @@ class Runner:
                 async with self._moved:
                     self._moved.notify_all()
                 await self._rest()
-        except LogError as error:
-            # Without the log there are no views. Whoever asks for one is told why.
+        except (LogError, ViewsUnusable) as error:
+            # Without the log there are no views, and without a file there is nothing to write to. Whoever asks is told,
+            # and has the views rebuilt where that helps.
             _log.error("the views stopped", reason=str(error))
             self._failure = error
             async with self._moved:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tools import audit, keys, replay, serve
+from tools import audit, bench, keys, replay, serve
 from tools.options import load_config
 
 
@@ -27,3 +27,4 @@ main.add_command(serve.serve)
 main.add_command(replay.replay)
 main.add_command(audit.audit)
 main.add_command(keys.keys)
+main.add_command(bench.bench)

@@ -70,21 +70,20 @@ def replay(data: Path, until: Until | None, into: Path | None, verify: bool) -> 
     try:
         if verify:
             asyncio.run(_verify(data))
-        elif into:
-            asyncio.run(_rebuild(data, into, until or _never))
         else:
-            with exclusive(data / LOCK_FILE):
-                asyncio.run(_rebuild(data, data / VIEWS_FILE, _never))
+            asyncio.run(_rebuild(data, into, until or _never))
     except (LogError, ViewsUnusable, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _rebuild(data: Path, path: Path, until: Until) -> None:
+async def _rebuild(data: Path, into: Path | None, until: Until) -> None:
     async with contextlib.AsyncExitStack() as stack:
         log = await SqliteLog.open_read_only(data)
         stack.push_async_callback(log.close)
+        if into is None:
+            stack.enter_context(exclusive(data / LOCK_FILE))
         progress = stack.enter_context(bar("replaying", lambda: log.head().position))
-        store = await rebuild(log, path, VIEWS, until=until, progress=progress)
+        store = await rebuild(log, into or data / VIEWS_FILE, VIEWS, until=until, progress=progress)
         position = store.head.position
         store.close()
     click.echo(f"replayed the log up to position {position}")

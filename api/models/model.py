@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-
 NULL = msgspec.Raw(b"null")  # what a `Raw` field holds where there is nothing
 
 

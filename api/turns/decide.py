@@ -67,7 +67,8 @@ def session_started(command: Begin) -> SessionStarted:
 def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnStarted:
     """The fact that a request makes of a session; raises `NothingNew`."""
     request = command.request
-    items = request.items if session.turns or session.inherited else request.opening
+    # While nothing has completed, a session takes in all that the body holds: a failed first turn loses no history.
+    items = request.items if session.newest else request.opening
     if not items:
         raise NothingNew("there is nothing new behind the last assistant message: send the next user or tool message")
     return TurnStarted(

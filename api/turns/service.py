@@ -245,6 +245,8 @@ class Turns:
     async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
         """Record how a turn ended that did not complete."""
         turn_id, said = turn.turn.turn_id, turn.partial()
+        if session.open is None or session.open.turn_id != turn_id:
+            return  # it had ended before: only the way to the client was cut
         ending: Callable[[Session], Sequence[Event]]
         if isinstance(error, asyncio.CancelledError | ConnectionError):
             reason: CancelReason = "shutdown" if self._draining else "disconnect"

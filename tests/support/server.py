@@ -100,6 +100,7 @@ class Process:
         while not (found := re.search(r"turnlog serves (http://\S+)", seen)):
             line = await asyncio.to_thread(popen.stdout.readline)
             if not line:
+                popen.stdout.close()
                 raise RuntimeError(f"the server did not start (exit {popen.wait()}): {log_path.read_text()[-2000:]}")
             seen += line
         return cls(popen, Server(found[1]), log_path)

@@ -1,0 +1,146 @@
+"""Every decision about a turn, as given/when/then."""
+
+from functools import partial
+from typing import Any
+
+from msgspec import structs
+
+from api.models.model import Answer
+from api.turns import decide
+from api.turns.decide import Begin, Failure
+from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
+from api.turns.request import Names, TurnRequest
+from eventstore.events import (
+    ConversationAdvanced,
+    ForkPoint,
+    Identity,
+    ResponseEvicted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+)
+from projections.session import Turn
+from tests.support.facts import T0_US, assistant, completed, session_started, started, user
+from tests.support.spec import Decision, given
+
+SESSION = session_started()
+OPENING = (user("old"), assistant("older"), user("new"))
+WITH_HISTORY = structs.replace(started("t9"), items=OPENING)
+
+
+def begin(
+    turn_id: str = "t9", *, now_us: int = T0_US, gone: bool = False, fork: ForkPoint | None = None, **request: Any
+) -> Decision:
+    """The command to open a turn with one new message, `new`, of a body that also holds older ones."""
+    defaults: dict[str, Any] = {
+        "tenant": "acme",
+        "api": "chat",
+        "names": Names(),
+        "model": "m",
+        "items": (user("new"),),
+        "opening": OPENING,
+    }
+    command = Begin(
+        request=TurnRequest(**(defaults | request)),
+        turn_id=turn_id,
+        session_id="s1",
+        owner="me",
+        lease_ms=60_000,
+        now_us=now_us,
+        is_gone=lambda _turn: gone,
+        forked_from=fork,
+    )
+    return partial(decide.begin, command=command)
+
+
+def complete(turn_id: str, **answer: Any) -> Decision:
+    defaults: dict[str, Any] = {"message": assistant("hi"), "finish_reason": "stop", "model": "m"}
+    return partial(decide.complete, turn_id=turn_id, answer=Answer(**(defaults | answer)))
+
+
+def test_a_first_turn_starts_the_session_and_takes_in_the_bodys_history() -> None:
+    given().when(begin()).then(SESSION, WITH_HISTORY)
+
+
+def test_a_later_turn_takes_only_what_is_new() -> None:
+    given(SESSION, started("t1"), completed("t1")).when(begin()).then(started("t9", "new"))
+
+
+def test_a_turn_after_a_failed_first_one_takes_in_the_bodys_history_again() -> None:
+    failed = TurnFailed(turn_id="t1", code="x", message="y", status=0)
+    given(SESSION, started("t1"), failed).when(begin()).then(WITH_HISTORY)
+
+
+def test_a_fork_inherits_and_so_takes_only_what_is_new() -> None:
+    fork = ForkPoint(session_id="s0", root_id="s0", turn_id="t1")
+    inherited = [Turn(started("t1"), T0_US, completed("t1"), T0_US)]
+    given(inherited=inherited).when(begin(fork=fork)).then(session_started(forked_from=fork), started("t9", "new"))
+
+
+def test_a_turn_without_anything_new_is_refused() -> None:
+    given(SESSION, started("t1"), completed("t1")).when(begin(items=())).then_refused(NothingNew)
+
+
+def test_an_open_turn_locks_its_lineage() -> None:
+    given(SESSION, started("t1")).when(begin()).then_refused(TurnInProgress)
+
+
+def test_an_open_turn_whose_owner_is_gone_is_cancelled_by_whoever_comes_next() -> None:
+    crashed = TurnCancelled(turn_id="t1", reason="crash")
+    given(SESSION, started("t1")).when(begin(gone=True)).then(crashed, WITH_HISTORY)
+
+
+def test_an_open_turn_expires_with_its_lease() -> None:
+    lease_ends_us = T0_US + 2 * 1_000_000 + 60_000 * 1_000  # begun at version 2, two seconds after T0
+    given(SESSION, started("t1")).when(begin(now_us=lease_ends_us - 1)).then_refused(TurnInProgress)
+    given(SESSION, started("t1")).when(begin(now_us=lease_ends_us)).then(
+        TurnCancelled(turn_id="t1", reason="crash"), WITH_HISTORY
+    )
+
+
+def test_identity_and_session_key_are_recorded_once_and_again_only_where_they_differ() -> None:
+    ada, bob = Identity(user_id="ada"), Identity(user_id="bob")
+    session = session_started(session_key="k", identity=ada)
+    given(session, started("t1"), completed("t1")).when(begin(session_key="k", identity=ada)).then(started("t9", "new"))
+    given(session, started("t1"), completed("t1")).when(begin(session_key="l", identity=bob)).then(
+        started("t9", "new", session_key="l", identity=bob)
+    )
+
+
+def test_an_answer_completes_the_turn() -> None:
+    given(SESSION, started("t1")).when(complete("t1")).then(completed("t1"))
+
+
+def test_an_answer_moves_the_conversation_that_the_turn_was_asked_by() -> None:
+    advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
+    given(SESSION, started("t1", conversation="slug")).when(complete("t1")).then(completed("t1"), advanced)
+
+
+def test_the_model_that_answered_is_recorded_where_it_is_not_the_one_asked() -> None:
+    dated = TurnCompleted(turn_id="t1", output=(assistant("hi"),), finish_reason="stop", model="m-2026")
+    given(SESSION, started("t1")).when(complete("t1", model="m-2026")).then(dated)
+
+
+def test_an_answer_that_comes_after_the_turn_was_ended_by_somebody_else_is_refused() -> None:
+    crashed = TurnCancelled(turn_id="t1", reason="crash")
+    given(SESSION, started("t1"), crashed).when(complete("t1")).then_refused(TurnNotOpen)
+    given(SESSION, started("t1"), crashed, started("t2")).when(complete("t1")).then_refused(TurnNotOpen)
+
+
+def test_a_failure_and_a_cancellation_keep_what_was_said_so_far() -> None:
+    said = (assistant("half"),)
+    fail = partial(decide.fail, turn_id="t1", failure=Failure("upstream_timeout", "slow", 0), said=said)
+    given(SESSION, started("t1")).when(fail).then(
+        TurnFailed(turn_id="t1", code="upstream_timeout", message="slow", status=0, output=said)
+    )
+    cancel = partial(decide.cancel, turn_id="t1", reason="disconnect", said=said)
+    given(SESSION, started("t1")).when(cancel).then(TurnCancelled(turn_id="t1", reason="disconnect", output=said))
+
+
+def test_only_an_ended_turns_response_can_be_evicted_and_only_once() -> None:
+    evict = partial(decide.evict, turn_id="t1", reason="deleted")
+    evicted = ResponseEvicted(turn_id="t1", reason="deleted")
+    given(SESSION, started("t1"), completed("t1")).when(evict).then(evicted)
+    given(SESSION, started("t1")).when(evict).then_refused(ResponseInProgress)
+    given(SESSION, started("t1"), completed("t1"), evicted).when(evict).then_refused(ResponseNotFound)
+    given(SESSION).when(evict).then_refused(ResponseNotFound)

@@ -1,0 +1,122 @@
+"""The stored bytes of facts: pinned by golden files, read back whole, and refused clearly where they are unknown."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from eventstore.events import (
+    EVENT_TYPES,
+    ConversationAdvanced,
+    ConversationCreated,
+    Event,
+    ForkPoint,
+    Identity,
+    ResponseEvicted,
+    SessionStarted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+    UndecodableEvent,
+    conversation_stream,
+    decode,
+    encode,
+    lineage_stream,
+    parse_stream,
+    type_name,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+EXAMPLES: list[Event] = [
+    SessionStarted(
+        session_id="s2",
+        forked_from=ForkPoint(session_id="s1", root_id="s1", turn_id="t1"),
+        session_key="agent:main",
+        identity=Identity(user_id="u", user_name="Ada", chat_id="c", chat_name="C", chat_type="dm", thread_id="t"),
+    ),
+    TurnStarted(
+        turn_id="t1",
+        api="responses",
+        model="gpt-x",
+        items=(b'{"role":"user","content":"hi"}',),
+        instructions=(b'{"role":"system","content":"be brief"}',),
+        parameters=b'{"temperature":0.5}',
+        stream=True,
+        owner="o1",
+        lease_ms=630_000,
+        conversation="slug",
+        previous_response_id="resp_t0",
+        idempotency_key="key-1",
+        body_digest=b"\x01\x02",
+        session_key="other",
+        identity=Identity(user_id="v"),
+    ),
+    TurnCompleted(
+        turn_id="t1",
+        output=(b'{"role":"assistant","content":"hello"}',),
+        finish_reason="stop",
+        usage=b'{"prompt_tokens":1}',
+        model="gpt-x-2026",
+        alternatives=(b'{"role":"assistant","content":"hallo"}',),
+        extra=b'{"system_fingerprint":"fp"}',
+        delta_lengths=(2, 3),
+    ),
+    TurnFailed(turn_id="t1", code="upstream_timeout", message="too slow", status=0, output=(b"{}",)),
+    TurnCancelled(turn_id="t1", reason="disconnect", output=(b"{}",)),
+    ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1"),
+    ResponseEvicted(turn_id="t1", reason="deleted"),
+    ConversationCreated(name="slug", session_id="s1"),
+]
+
+
+def test_there_is_an_example_of_every_type() -> None:
+    assert {type(event) for event in EXAMPLES} == set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=type_name)
+def test_the_stored_bytes_of_a_fact_never_change(event: Event) -> None:
+    golden = GOLDEN / f"{type_name(event)}.msgpack"
+    assert encode(event) == golden.read_bytes(), "facts are stored for good: add fields with defaults, change nothing"
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=type_name)
+def test_a_golden_file_is_read_back_whole(event: Event) -> None:
+    golden = (GOLDEN / f"{type_name(event)}.msgpack").read_bytes()
+    assert decode(type_name(event), golden) == event
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=type_name)
+def test_any_messagepack_reader_can_show_a_fact(event: Event) -> None:
+    plain = msgspec.msgpack.decode(encode(event))
+    assert plain["type"] == type_name(event)
+
+
+def test_every_fact_is_longer_than_a_digest_with_its_salt() -> None:
+    shortest: list[Event] = [ResponseEvicted(turn_id="", reason="lru"), ConversationCreated(name="", session_id="")]
+    assert min(len(encode(event)) for event in shortest) > 16
+
+
+def test_fields_that_a_later_version_adds_are_passed_over() -> None:
+    later = msgspec.msgpack.encode({"type": "ResponseEvicted", "turn_id": "t", "reason": "lru", "added_later": 1})
+    assert decode("ResponseEvicted", later) == ResponseEvicted(turn_id="t", reason="lru")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("TurnStarted:2", {"type": "TurnStarted:2"}, "TurnStarted in version 2; this turnlog reads version 1"),
+        ("SessionDreamt", {"type": "SessionDreamt"}, "unknown event type 'SessionDreamt'"),
+        ("TurnStarted", {"type": "TurnStarted"}, "its data is not a TurnStarted"),
+        ("TurnStarted", {"type": "ResponseEvicted", "turn_id": "t", "reason": "lru"}, "the row says TurnStarted"),
+    ],
+)
+def test_what_can_not_be_read_says_what_it_would_take(name: str, data: dict[str, object], said: str) -> None:
+    with pytest.raises(UndecodableEvent, match=said):
+        decode(name, msgspec.msgpack.encode(data))
+
+
+def test_a_conversations_name_may_hold_slashes() -> None:
+    assert parse_stream(conversation_stream("acme", "a/b/c")) == ("conversation", "acme", "a/b/c")
+    assert parse_stream(lineage_stream("acme", "s1")) == ("lineage", "acme", "s1")

@@ -1,0 +1,89 @@
+"""Streamed answers put together again, and server-sent events cut apart."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.models.gather import Gathered
+from api.models.model import Choice, Chunk, ModelBroke
+from api.models.sse import EVENT_BYTES_MAX, EventReader, EventTooLong
+
+
+def gathered(*deltas: dict[str, object], finish_reason: str | None = "stop") -> Gathered:
+    whole = Gathered()
+    for delta in deltas:
+        whole.add(Chunk([Choice(0, delta)]))
+    if finish_reason:
+        whole.add(Chunk([Choice(0, {}, finish_reason)]))
+    return whole
+
+
+def test_text_is_joined_and_its_pieces_are_counted() -> None:
+    whole = gathered({"role": "assistant", "content": ""}, {"content": "Hel"}, {"content": "lo"})
+    answer = whole.answer()
+    assert msgspec.json.decode(answer.message) == {"role": "assistant", "content": "Hello"}
+    assert (answer.finish_reason, whole.delta_lengths) == ("stop", [3, 2])
+
+
+def test_tool_calls_are_joined_by_their_index_and_lose_it() -> None:
+    whole = gathered(
+        {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]},
+        {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]},
+        finish_reason="tool_calls",
+    )
+    assert msgspec.json.decode(whole.answer().message)["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+
+
+def test_fields_nobody_knows_yet_are_kept() -> None:
+    message = msgspec.json.decode(gathered({"reasoning_content": "hm"}, {"reasoning_content": "m"}).answer().message)
+    assert message["reasoning_content"] == "hmm"
+
+
+def test_a_chunk_that_was_passed_on_does_not_change_afterwards() -> None:
+    first: dict[str, object] = {"tool_calls": [{"index": 0, "function": {"arguments": "a"}}]}
+    gathered(first, {"tool_calls": [{"index": 0, "function": {"arguments": "b"}}]})
+    assert first == {"tool_calls": [{"index": 0, "function": {"arguments": "a"}}]}
+
+
+def test_several_choices_are_kept_apart() -> None:
+    whole = Gathered()
+    for index, text in ((0, "a"), (1, "x"), (0, "b")):
+        whole.add(Chunk([Choice(index, {"content": text})]))
+    for index in (0, 1):
+        whole.add(Chunk([Choice(index, {}, "stop")]))
+    answer = whole.answer()
+    assert [msgspec.json.decode(m)["content"] for m in (answer.message, *answer.alternatives)] == ["ab", "x"]
+
+
+@pytest.mark.parametrize("deltas", [[], [{"content": "half"}]])
+def test_an_answer_without_a_finish_reason_broke_off(deltas: list[dict[str, object]]) -> None:
+    with pytest.raises(ModelBroke):
+        gathered(*deltas, finish_reason=None).answer()
+
+
+def test_what_was_said_before_a_break_is_kept() -> None:
+    (partial,) = gathered({"role": "assistant"}, {"content": "half"}, finish_reason=None).partial()
+    assert msgspec.json.decode(partial)["content"] == "half"
+    assert gathered({"role": "assistant", "content": ""}, finish_reason=None).partial() == ()
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8")), max_size=8), st.data())
+def test_events_are_the_same_however_their_bytes_arrive(texts: list[str], data: st.DataObject) -> None:
+    stream = b"".join(f": comment\nevent: x\ndata: {text}\r\n\r\n".encode() for text in texts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
+    reader = EventReader()
+    found: list[bytes] = []
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += reader.feed(stream[begin:end])
+    assert [event.decode() for event in found] == texts
+
+
+def test_an_event_that_does_not_end_is_refused() -> None:
+    with pytest.raises(EventTooLong):
+        list(EventReader().feed(b"data: " + b"x" * (EVENT_BYTES_MAX + 1)))

@@ -1,0 +1,159 @@
+"""The command line, run as users run it: as a process, with good input and bad."""
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eventstore.sqlite import SqliteLog
+from tests.support.facts import completed, session_started, started
+from tests.support.server import KEY, Process, serving, turnlog_command
+
+STREAM = "lineage/default/s1"
+
+
+def turnlog(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in `cwd`, with nothing of this machine's configuration."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)} | env
+    return subprocess.run(
+        [str(turnlog_command()), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+
+
+async def _a_log(data: Path) -> None:
+    log = await SqliteLog.open(data)
+    await log.append(STREAM, 0, (session_started(), started("t1", "hello Ada")))
+    await log.append(STREAM, 2, (completed("t1", "hi there"),))
+    await log.close()
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    made = turnlog("keys", "add", "bridge", "--tenant", "acme", "--data", "d", cwd=tmp_path)
+    secret = made.stdout.strip()
+    assert secret.startswith("tl_")
+    assert (tmp_path / "d" / "keys.json").stat().st_mode & 0o777 == 0o600
+    assert secret not in (tmp_path / "d" / "keys.json").read_text()
+    assert re.match(r"bridge +acme ", turnlog("keys", "list", "--data", "d", cwd=tmp_path).stdout)
+    assert turnlog("keys", "revoke", "bridge", "--data", "d", cwd=tmp_path).returncode == 0
+    assert turnlog("keys", "list", "--data", "d", cwd=tmp_path).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("keys", "add", "a b"), "expected 1 to 64 characters"),
+        (("keys", "add", "a", "--tenant", "No/Good"), "expected 1 to 64 of a-z"),
+        (("keys", "revoke", "nobody"), "no key named 'nobody'"),
+        (("audit", "show", "s1"), "there is no log in"),
+        (("replay",), "no log in"),
+        (("replay", "--verify"), "views.db"),
+        (("replay", "--until", "5"), "--until needs --into"),
+        (("replay", "--until", "yesterday", "--into", "x.db"), "neither a position nor a time"),
+        (("replay", "--until", "2026-01-01T00:00:00", "--into", "x.db"), "lacks a time zone"),
+        (("serve", "--api-key", "short"), "at least 16 characters"),
+        (("serve", "--no-auth", "--host", "0.0.0.0"), "loopback"),  # noqa: S104 (refused)
+        (("serve", "--upstream", "localhost:8000"), "expects a URL"),
+        (("serve", "--upstream", "http://x/v1", "--upstream-key-env", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE"),
+        (("serve", "--port", "99999"), "99999"),
+        (("frobnicate",), "No such command"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = turnlog(*arguments, cwd=tmp_path, TURNLOG_DATA="d")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_audit_shows_a_sessions_events_a_line_each(tmp_path: Path) -> None:
+    await _a_log(tmp_path / "d")
+    shown = turnlog("audit", "show", "s1", "--data", "d", cwd=tmp_path)
+    lines = shown.stdout.splitlines()
+    assert [line.split()[3] for line in lines] == ["SessionStarted", "TurnStarted", "TurnCompleted"]
+    assert "hello Ada" in lines[1]
+    as_json = turnlog("audit", "show", "s1", "--json", "--data", "d", cwd=tmp_path).stdout.splitlines()
+    assert json.loads(as_json[1])["data"]["items"] == [{"role": "user", "content": "hello Ada"}]
+    missing = turnlog("audit", "show", "s2", "--data", "d", cwd=tmp_path)
+    assert (missing.returncode, "no session 's2'" in missing.stderr) == (1, True)
+
+
+async def test_replay_rebuilds_and_verifies_and_finds_what_differs(tmp_path: Path) -> None:
+    await _a_log(tmp_path / "d")
+    assert turnlog("replay", "--data", "d", cwd=tmp_path).returncode == 0
+    verified = turnlog("replay", "--verify", "--data", "d", cwd=tmp_path)
+    assert (verified.returncode, "are equal" in verified.stdout) == (0, True)
+    with sqlite3.connect(tmp_path / "d" / "views.db") as database:
+        database.execute("UPDATE sessions SET turns = 7")
+        database.execute("INSERT INTO responses VALUES ('t0', 'x', 'y')")
+    database.close()
+    verified = turnlog("replay", "--verify", "--data", "d", cwd=tmp_path)
+    assert verified.returncode == 1
+    assert "2 live and 1 rebuilt rows have no twin" in verified.stderr
+
+
+async def test_replay_until_a_position_or_a_time_gives_the_views_as_they_were(tmp_path: Path) -> None:
+    await _a_log(tmp_path / "d")
+    for until, turns in (("2", 0), ("3", 1), ("2000-01-01T00:00:00Z", None), ("2100-01-01T00:00:00+02:00", 1)):
+        done = turnlog("replay", "--until", until, "--into", "then.db", "--data", "d", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        with sqlite3.connect(tmp_path / "then.db") as database:
+            row = database.execute("SELECT turns FROM sessions").fetchone()
+        database.close()
+        assert (row and row[0]) == turns
+
+
+async def test_replay_works_beside_a_server_only_into_another_file(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    async with serving(data) as server:
+        await server.chat("hello", "s1")
+        refused = turnlog("replay", "--data", "d", cwd=tmp_path)
+        assert refused.returncode == 1
+        assert f"in use by process {os.getpid()}" in refused.stderr
+        assert turnlog("replay", "--into", "x.db", "--data", "d", cwd=tmp_path).returncode == 0
+        await server.get("/api/sessions")
+        assert turnlog("replay", "--verify", "--data", "d", cwd=tmp_path).returncode == 0
+        assert turnlog("audit", "show", "s1", "--data", "d", cwd=tmp_path).returncode == 0
+
+
+async def test_a_first_start_makes_a_key_and_says_how_to_use_it(tmp_path: Path) -> None:
+    process = await Process.start(tmp_path / "d", env={"TURNLOG_API_KEY": ""})
+    key = (tmp_path / "d" / "api_key").read_text().strip()
+    assert (tmp_path / "d" / "api_key").stat().st_mode & 0o777 == 0o600
+    async with process.server.http.get("/v1/models", headers={"authorization": f"Bearer {key}"}) as response:
+        assert response.status == 200
+    assert await process.terminate() == 0
+    assert key not in process.log
+
+
+async def test_the_log_lines_hold_the_request_id_and_never_content_or_keys(tmp_path: Path) -> None:
+    process = await Process.start(tmp_path / "d")
+    body = {"model": "m", "messages": [{"role": "user", "content": "a secret thought"}]}
+    async with process.server.http.post("/v1/chat/completions", json=body) as response:
+        request_id = response.headers["x-request-id"]
+    async with process.server.http.post("/v1/chat/completions", data=b"a secret thought{") as response:
+        assert response.status == 400
+    await process.terminate()
+    lines = [json.loads(line) for line in process.log.splitlines()]
+    assert [line["status"] for line in lines if line.get("request_id") == request_id] == [200]
+    assert "secret thought" not in process.log
+    assert KEY not in process.log
+
+
+def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
+    (tmp_path / "turnlog.toml").write_text('api-key = "short"\n')
+    assert "got 5" in turnlog("serve", cwd=tmp_path, TURNLOG_DATA="d").stderr
+    assert "got 6" in turnlog("serve", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY="shorts").stderr
+    flag = turnlog("serve", "--api-key", "short12", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY="shorts")
+    assert "got 7" in flag.stderr
+    (tmp_path / "turnlog.toml").write_text('aip-key = "x"\n')
+    assert "unknown settings: aip_key" in turnlog("serve", cwd=tmp_path).stderr

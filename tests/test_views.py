@@ -1,0 +1,296 @@
+"""Views from facts to rows: pure, replayable, and never the truth."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from hypothesis import HealthCheck, settings
+from hypothesis import given as given_any
+from hypothesis import strategies as st
+
+from eventstore.events import (
+    ConversationAdvanced,
+    ConversationCreated,
+    Event,
+    ForkPoint,
+    Identity,
+    ResponseEvicted,
+    TurnCancelled,
+    TurnFailed,
+)
+from eventstore.log import Recorded
+from eventstore.sqlite import SqliteLog
+from projections.runner import VIEWS_FILE, Runner, rebuild
+from projections.sessions import preview
+from projections.store import Snapshot, ViewStore
+from projections.views import VIEWS
+from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started
+
+USAGE = b'{"prompt_tokens":10,"completion_tokens":4,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":3}}'
+SLUG_STREAM = "conversation/acme/slug"
+
+
+class Rows:
+    """given(events).then_rows(view, *rows): events of any streams, applied to all views at once."""
+
+    def __init__(self, path: Path, events: Sequence[Recorded]) -> None:
+        store = ViewStore.create(path, VIEWS)
+        if events:
+            store.apply(events)
+        store.close()
+        snapshot = Snapshot(path, VIEWS)
+        self._rows = list(snapshot.rows())
+        snapshot.close()
+
+    def then_rows(self, view: str, *rows: tuple[object, ...]) -> None:
+        assert [row for name, row in self._rows if name == view] == list(rows)
+
+    def column(self, view: str, number: int) -> list[object]:
+        return [row[number] for name, row in self._rows if name == view]
+
+
+def given(path: Path, *events: Event, stream: str = STREAM) -> Rows:
+    return Rows(path / "views.db", recorded(events, stream))
+
+
+def session_row(**fields: Any) -> tuple[object, ...]:
+    row = {
+        "tenant": "acme",
+        "root_id": "s1",
+        "session_id": "s1",
+        "parent": None,
+        "key": "",
+        "user": "",
+        "model": "m",
+        "preview": "hello",
+        "started_us": T0_US + 1_000_000,
+        "active_us": T0_US + 3_000_000,
+        "turns": 1,
+        "messages": 2,
+        "tool_calls": 0,
+        "input": 0,
+        "output": 0,
+        "cached": 0,
+        "reasoning": 0,
+        "has_instructions": 0,
+        "open_turn": None,
+    }
+    return tuple((row | fields).values())
+
+
+def test_a_completed_turn_is_counted_with_its_usage(tmp_path: Path) -> None:
+    rows = given(tmp_path, session_started(), started("t1"), completed("t1", usage=USAGE))
+    rows.then_rows("sessions", session_row(input=10, output=4, cached=3))
+
+
+def test_an_open_turn_is_noted_and_an_ended_one_is_not(tmp_path: Path) -> None:
+    failed = TurnFailed(turn_id="t1", code="x", message="y", status=0)
+    cancelled = TurnCancelled(turn_id="t1", reason="crash", output=(assistant("half"),))
+    cases: list[tuple[tuple[Event, ...], tuple[object, ...]]] = [
+        ((), session_row(active_us=T0_US + 2_000_000, turns=0, messages=1, open_turn="t1")),
+        ((failed,), session_row(turns=0, messages=1)),
+        ((cancelled,), session_row(turns=0, messages=2)),
+    ]
+    for number, (endings, expected) in enumerate(cases):
+        path = tmp_path / str(number)
+        path.mkdir()
+        given(path, session_started(), started("t1"), *endings).then_rows("sessions", expected)
+
+
+def test_a_fork_names_its_parent_and_every_session_finds_its_lineage(tmp_path: Path) -> None:
+    fork = session_started(
+        forked_from=ForkPoint(session_id="s0", root_id="s0", turn_id="t0"), identity=Identity(user_id="ada")
+    )
+    rows = given(tmp_path, fork)
+    rows.then_rows("tips", ("acme", "s1", "s1", "s1"))
+    assert rows.column("sessions", 3) == ["s0"]
+    assert rows.column("sessions", 5) == ["ada"]
+
+
+def test_a_conversation_leads_to_its_session_and_knows_its_newest_response(tmp_path: Path) -> None:
+    events = recorded([ConversationCreated(name="slug", session_id="s1")], SLUG_STREAM)
+    advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
+    events += recorded([session_started(), started("t1"), completed("t1"), advanced], first_position=2)
+    created_us, advanced_us = T0_US + 1_000_000, T0_US + 4_000_000
+    Rows(tmp_path / "v.db", events).then_rows("conversations", ("acme", "slug", "s1", "t1", created_us, advanced_us))
+
+
+def test_only_responses_are_addressable_and_an_evicted_one_is_not(tmp_path: Path) -> None:
+    evicted = ResponseEvicted(turn_id="t2", reason="deleted")
+    turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
+    rows = given(tmp_path, session_started(), *turns, started("t3"), completed("t3"), evicted)
+    rows.then_rows("responses", ("t1", "acme", "s1"))
+
+
+def test_an_idempotency_key_finds_its_newest_turn(tmp_path: Path) -> None:
+    turns = [
+        event
+        for n in (1, 2)
+        for event in (started(f"t{n}", idempotency_key="k", body_digest=bytes([n])), completed(f"t{n}"))
+    ]
+    rows = given(tmp_path, session_started(), *turns)
+    rows.then_rows("idempotency_keys", ("acme", "chat", "s1", "k", "t2", b"\x02", T0_US + 4_000_000))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("hello", "hello"), ("a\n  b", "a b"), ("x" * 60, "x" * 60), ("x" * 61, "x" * 60 + "..."), ("", "")],
+)
+def test_a_preview_is_one_short_line(said: str, shown: str) -> None:
+    assert preview(started("t1", said)) == shown
+
+
+async def _log_with_turns(data: Path) -> SqliteLog:
+    log = await SqliteLog.open(data)
+    for session in ("s1", "s2"):
+        stream = f"lineage/acme/{session}"
+        await log.append(stream, 0, (session_started(session), started(f"{session}-1"), completed(f"{session}-1")))
+    await log.append(SLUG_STREAM, 0, (ConversationCreated(name="slug", session_id="s1"),))
+    return log
+
+
+def _all_rows(path: Path) -> list[tuple[str, tuple[object, ...]]]:
+    snapshot = Snapshot(path, VIEWS)
+    rows = list(snapshot.rows())
+    snapshot.close()
+    return rows
+
+
+@pytest.mark.parametrize("now", ["1999-12-31T23:59:59", "2026-11-20", "2099-01-01T00:00:00"])
+async def test_the_same_log_replays_to_the_same_rows_whatever_the_clock_says(data: Path, now: str) -> None:
+    with freeze_time("2026-06-01T12:00:00", real_asyncio=True):
+        log = await _log_with_turns(data)
+    (await rebuild(log, data / "then.db", VIEWS)).close()
+    with freeze_time(now, real_asyncio=True):
+        (await rebuild(log, data / "now.db", VIEWS)).close()
+    await log.close()
+    assert _all_rows(data / "now.db") == _all_rows(data / "then.db")
+    assert 1_780_315_200_000_000 in [row[8] for name, row in _all_rows(data / "now.db") if name == "sessions"]
+
+
+async def test_replaying_gives_what_following_gave(data: Path) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    for version in range(3, 43, 2):
+        turn_id = f"s1-{version}"
+        await log.append("lineage/acme/s1", version, (started(turn_id, api="responses"), completed(turn_id)))
+        await runner.level()
+    await runner.stop()
+    (await rebuild(log, data / "rebuilt.db", VIEWS)).close()
+    await log.close()
+    assert _all_rows(data / "rebuilt.db") == _all_rows(data / VIEWS_FILE)
+
+
+async def test_a_query_sees_everything_that_was_acknowledged_before_it(data: Path) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    for number in range(50):
+        await log.append(f"lineage/acme/x{number}", 0, (session_started(f"x{number}"),))
+        rows = await runner.fetch("SELECT 1 FROM tips WHERE session_id = ?", (f"x{number}",))
+        assert rows == [(1,)]
+    await runner.stop()
+    await log.close()
+
+
+async def test_views_as_of_a_position_hold_nothing_later(data: Path) -> None:
+    log = await _log_with_turns(data)
+    store = await rebuild(log, data / "then.db", VIEWS, until=lambda position, _recorded_us: position > 3)
+    assert store.head.position == 3
+    store.close()
+    await log.close()
+    assert [row[1] for name, row in _all_rows(data / "then.db") if name == "sessions"] == ["s1"]
+
+
+async def _spoil(path: Path, how: str) -> None:
+    if how == "gone":
+        path.unlink()
+    elif how == "garbage":
+        path.write_bytes(b"garbage" * 1_000)
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:4_096])
+    else:
+        with sqlite3.connect(path) as database:
+            database.execute(f"UPDATE checkpoint SET {how}")
+        database.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "garbage", "empty", "truncated", "views = 'older'", "hash = zeroblob(32)"])
+async def test_unusable_views_are_rebuilt_and_it_is_said(
+    data: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    await runner.stop()
+    expected = _all_rows(data / VIEWS_FILE)
+    await _spoil(data / VIEWS_FILE, how)
+    capsys.readouterr()
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    assert await runner.fetch("SELECT count(*) FROM sessions", ()) == [(2,)]
+    await runner.stop()
+    await log.close()
+    assert "rebuilding the views" in "".join(capsys.readouterr())
+    assert _all_rows(data / VIEWS_FILE) == expected
+
+
+async def test_views_that_turn_out_to_be_damaged_are_rebuilt_under_the_query_that_found_out(data: Path) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    with sqlite3.connect(data / VIEWS_FILE) as other:
+        other.execute("DROP TABLE tips")
+    other.close()
+    assert await runner.fetch("SELECT count(*) FROM tips", ()) == [(2,)]
+    await log.append("lineage/acme/s3", 0, (session_started("s3"),))
+    assert await runner.fetch("SELECT count(*) FROM tips", ()) == [(3,)]
+    await runner.stop()
+    await log.close()
+
+
+async def test_views_that_can_not_take_an_event_are_rebuilt_for_the_next_query(data: Path) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    with sqlite3.connect(data / VIEWS_FILE) as other:
+        other.execute("DROP TABLE tips")
+    other.close()
+    await log.append("lineage/acme/s3", 0, (session_started("s3"),))
+    found = await asyncio.gather(*(runner.fetch("SELECT count(*) FROM sessions", ()) for _ in range(5)))
+    assert found == [[(3,)]] * 5
+    await runner.stop()
+    await log.close()
+
+
+@given_any(st.lists(st.integers(1, 9), max_size=6))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_however_the_events_are_cut_into_batches_the_rows_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    events = recorded(
+        [session_started(), *(e for n in range(6) for e in (started(f"t{n}", api="responses"), completed(f"t{n}")))]
+    )
+    directory = tmp_path_factory.mktemp("views")
+    store = ViewStore.create(directory / "cut.db", VIEWS)
+    rest = list(events)
+    for cut in [*cuts, len(rest)]:
+        if batch := rest[:cut]:
+            store.apply(batch)
+        rest = rest[cut:]
+    store.close()
+    Rows(directory / "whole.db", events)
+    assert _all_rows(directory / "cut.db") == _all_rows(directory / "whole.db")
+
+
+async def test_a_runner_that_is_stopped_in_the_middle_leaves_usable_views(data: Path) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    appending = asyncio.gather(*(log.append(f"lineage/acme/y{n}", 0, (session_started(f"y{n}"),)) for n in range(200)))
+    await runner.stop()
+    await appending
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    assert await runner.fetch("SELECT count(*) FROM sessions", ()) == [(202,)]
+    await runner.stop()
+    await log.close()
