@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import hdrs, web
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api.context import GUARD, KEYRING, REQUEST_ID, SETTINGS, TENANT, answer
 from api.errors import problem_of
@@ -41,7 +42,9 @@ def new_request_id() -> str:
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let a request in, and its answer out."""
     began = time.perf_counter()
-    request[REQUEST_ID] = new_request_id()
+    request[REQUEST_ID] = request_id = new_request_id()
+    clear_contextvars()  # a connection's requests share one task, and so one context
+    bind_contextvars(request_id=request_id)
     status = CLIENT_GONE
     try:
         response = await _admitted(request, handler)
@@ -133,4 +136,4 @@ def _ours(problem: Problem) -> bool:
 
 
 def _told(request: web.Request) -> dict[str, str]:
-    return {"request_id": request[REQUEST_ID], "tenant": request.get(TENANT, ""), "path": request.path}
+    return {"tenant": request.get(TENANT, ""), "path": request.path}

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from api.context import SETTINGS
 
+STALL_S = 60.0
 KEEPALIVE = b": keepalive\n\n"
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -49,13 +50,17 @@ class EventStream:
                 await self._keeper
 
     async def send(self, frames: bytes) -> None:
-        """Send whole frames. Raises `ConnectionError` where the client has hung up."""
+        """Send whole frames. Raises `ConnectionError` where the client has hung up, or reads nothing."""
         if not frames:
             return
         self._is_silent = False
-        if not self._response.prepared:
-            await self._response.prepare(self._request)
-        await self._response.write(frames)
+        try:
+            async with asyncio.timeout(STALL_S):
+                if not self._response.prepared:
+                    await self._response.prepare(self._request)
+                await self._response.write(frames)
+        except TimeoutError:
+            raise ConnectionError(f"the client has read nothing for {STALL_S:g} s") from None
 
     async def end(self) -> web.StreamResponse:
         """Send what is left and close the stream."""

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from api.models.model import Answer, Model, ModelError, ModelRefused
 from api.turns import decide
@@ -215,6 +216,7 @@ class Turns:
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
         self._running.add(turn.turn_id)
+        bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
         self._learn(session, request, turn)
 
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:

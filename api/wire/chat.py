@@ -8,7 +8,7 @@ import msgspec
 from api.models.model import NULL, Chunk
 from api.problem import Problem, error_of
 from api.turns.request import Names, TurnRequest
-from api.wire.decode import body_of, encode, rest_of
+from api.wire.decode import body_of, digest_of, encode, rest_of
 from api.wire.headers import Continuity
 from eventstore.events import TurnCompleted
 from projections.session import Turn
@@ -107,6 +107,7 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
         session_key=headers.session_key,
         identity=headers.identity,
         idempotency_key=headers.idempotency_key,
+        body_digest=digest_of(body) if headers.idempotency_key else b"",
     )
 
 

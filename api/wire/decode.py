@@ -1,5 +1,6 @@
 """Bodies from the wire: decoded into structs, and refused with the name of what is wrong."""
 
+import hashlib
 import re
 from typing import Any, TypeVar
 
@@ -30,6 +31,11 @@ def rest_of(body: bytes, known: frozenset[str]) -> bytes:
     """All fields of a body that are not `known`, as a JSON object, each value byte for byte."""
     rest = {name: value for name, value in _decode_fields(body).items() if name not in known and value != b"null"}
     return encode(rest) if rest else b"{}"
+
+
+def digest_of(body: bytes) -> bytes:
+    """What tells one body from another under the same idempotency key."""
+    return hashlib.sha256(body).digest()
 
 
 def fields_of(parameters: bytes) -> dict[str, Any]:

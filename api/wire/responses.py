@@ -6,7 +6,7 @@ import msgspec
 
 from api.problem import Problem
 from api.turns.request import Names, TurnRequest
-from api.wire.decode import body_of, encode, rest_of
+from api.wire.decode import body_of, digest_of, encode, rest_of
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity
 
 _Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -146,6 +146,7 @@ def turn_request(
         session_key=headers.session_key,
         identity=headers.identity,
         idempotency_key=headers.idempotency_key,
+        body_digest=digest_of(body) if headers.idempotency_key else b"",
     )
 
 
