@@ -3,7 +3,6 @@
 Every answer of every route leaves through here, so every error has the same envelope and every answer its request id.
 """
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +12,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from api.context import GUARD, KEYRING, REQUEST_ID, SETTINGS, TENANT, answer
 from api.errors import problem_of
+from api.ids import new_request_id
 from api.keys import DEFAULT_TENANT
 from api.problem import Problem, envelope
 from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY
@@ -31,11 +31,6 @@ _PREFLIGHT = {
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }
 _EXPOSED = ", ".join((*CONTINUITY, REQUEST_ID_HEADER, "Retry-After"))
-
-
-def new_request_id() -> str:
-    """An id that a client can tell an operator."""
-    return f"req_{secrets.token_hex(12)}"
 
 
 @web.middleware

@@ -11,8 +11,9 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from api.boundary import REQUEST_ID_HEADER, new_request_id
+from api.boundary import REQUEST_ID_HEADER
 from api.context import answer
+from api.ids import new_request_id
 from api.problem import Problem, envelope
 
 _log = structlog.get_logger()

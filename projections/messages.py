@@ -12,22 +12,7 @@ import msgspec
 
 from eventstore.events import TurnStarted
 
-
-class _Item(msgspec.Struct):
-    """The fields of every Responses item that has a counterpart in a chat."""
-
-    type: str = "message"
-    role: str = "user"
-    content: msgspec.Raw = msgspec.Raw(b'""')
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-    input: str = ""
-    output: msgspec.Raw = msgspec.Raw(b'""')
-
-
-_decode_item = msgspec.json.Decoder(_Item).decode
-_decode_parts = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_decode_item = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 _ROLES = {"developer": "system"}  # the older word, which every chat server knows
@@ -61,28 +46,31 @@ def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         yield assistant
 
 
-def _tool_call(item: _Item) -> dict[str, Any] | None:
-    if item.type == "function_call":
-        function = {"name": item.name, "arguments": item.arguments}
-        return {"id": item.call_id, "type": "function", "function": function}
-    if item.type == "custom_tool_call":
-        return {"id": item.call_id, "type": "custom", "custom": {"name": item.name, "input": item.input}}
+def _tool_call(item: dict[str, Any]) -> dict[str, Any] | None:
+    if item.get("type") == "function_call":
+        function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        return {"id": item.get("call_id"), "type": "function", "function": function}
+    if item.get("type") == "custom_tool_call":
+        custom = {"name": item.get("name"), "input": item.get("input")}
+        return {"id": item.get("call_id"), "type": "custom", "custom": custom}
     return None
 
 
-def _message(item: _Item) -> dict[str, Any] | None:
-    if item.type == "message":
-        return {"role": _ROLES.get(item.role, item.role), "content": _content(item.content)}
-    if item.type in ("function_call_output", "custom_tool_call_output"):
-        return {"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)}
+def _message(item: dict[str, Any]) -> dict[str, Any] | None:
+    kind = item.get("type", "message")
+    if kind == "message":
+        role = str(item.get("role"))
+        return {"role": _ROLES.get(role, role), "content": _content(item.get("content"))}
+    if kind in ("function_call_output", "custom_tool_call_output"):
+        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _content(item.get("output"))}
     return None  # reasoning and the like: kept in the log, without a counterpart in a chat
 
 
-def _content(raw: msgspec.Raw) -> Any:
+def _content(content: Any) -> Any:
     """A string stays one; parts are renamed; a single text part becomes a string, which every server takes."""
-    if not bytes(raw).startswith(b"["):
-        return raw
-    parts = [_part(part) for part in _decode_parts(raw)]
+    if not isinstance(content, list):
+        return content
+    parts = [_part(part) for part in content if isinstance(part, dict)]
     if len(parts) == 1 and parts[0]["type"] == "text":
         return parts[0]["text"]
     return parts

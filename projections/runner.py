@@ -78,7 +78,7 @@ class Runner:
         self._store: ViewStore | None = None
         self._reader: aiosqlite.Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failure: LogError | ViewsUnusable | None = None
+        self._failure: LogError | ViewsUnusable | ViewsUnavailable | None = None
         self._wanted = asyncio.Event()
         self._moved = asyncio.Condition()
         self._repair = asyncio.Lock()
@@ -161,8 +161,7 @@ class Runner:
         self._task = self._reader = self._store = None
         if task:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
         if reader:
             await reader.close()
         if store:
@@ -178,10 +177,16 @@ class Runner:
         except (LogError, ViewsUnusable) as error:
             # Without the log there are no views, and without a file there is nothing to write to. Whoever asks is told,
             # and has the views rebuilt where that helps.
-            _log.error("the views stopped", reason=str(error))
-            self._failure = error
-            async with self._moved:
-                self._moved.notify_all()
+            await self._fail(error)
+        except Exception as error:
+            await self._fail(ViewsUnavailable(f"the views met what they can not show: {error}"))
+            raise
+
+    async def _fail(self, error: LogError | ViewsUnusable | ViewsUnavailable) -> None:
+        _log.error("the views stopped", reason=str(error))
+        self._failure = error
+        async with self._moved:
+            self._moved.notify_all()
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -106,14 +106,8 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Message(msgspec.Struct):
-    role: str = ""
-    content: str | list[dict[str, Any]] | None = None
-    tool_calls: list[msgspec.Raw] | None = None
-
-
 _decode_usage = msgspec.json.Decoder(_Usage).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_message = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def apply(recorded: Recorded) -> Iterable[Statement]:
@@ -143,27 +137,21 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
 
 def preview(started: TurnStarted) -> str:
     """The first user message on one line, cut short."""
-    for data in input_messages(started):
-        try:
-            message = _decode_message(data)
-        except msgspec.DecodeError:
-            continue
-        if message.role == "user":
-            line = " ".join(_text(message.content).split())
-            return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
-    return ""
+    messages = (_decode_message(data) for data in input_messages(started))
+    first = next((message for message in messages if message.get("role") == "user"), {})
+    line = " ".join(_text(first.get("content")).split())
+    return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
 
 
-def _text(content: str | list[dict[str, Any]] | None) -> str:
+def _text(content: Any) -> str:
     if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) for part in content)
-    return content or ""
+        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
 def _tool_calls(event: TurnCompleted) -> int:
-    if not any(b'"tool_calls"' in output for output in event.output):
-        return 0
-    return sum(len(_decode_message(output).tool_calls or ()) for output in event.output)
+    calls = [_decode_message(output).get("tool_calls") for output in event.output if b'"tool_calls"' in output]
+    return sum(len(call) for call in calls if isinstance(call, list))
 
 
 def _tokens(event: TurnCompleted) -> tuple[int, int, int, int]:

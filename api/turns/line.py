@@ -5,9 +5,7 @@ conflicts.
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
 
 from api.turns.refusals import LineageBusy
 
@@ -21,16 +19,8 @@ class Line:
         self._wait_s = wait_s
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    @contextlib.asynccontextmanager
-    async def turn(self, lineage: str) -> AsyncIterator[None]:
-        """Hold the lineage for the body; raises `LineageBusy` after `wait_s`, or where too many wait already."""
-        await self._enter(lineage)
-        try:
-            yield
-        finally:
-            self._leave(lineage)
-
-    async def _enter(self, lineage: str) -> None:
+    async def enter(self, lineage: str) -> None:
+        """Hold the lineage until `leave`; raises `LineageBusy` after `wait_s`, or where too many wait already."""
         waiting = self._waiting.get(lineage)
         if waiting is None:
             self._waiting[lineage] = deque()
@@ -49,13 +39,8 @@ class Line:
             self._give_up(lineage, place)
             raise
 
-    def _give_up(self, lineage: str, place: asyncio.Future[None]) -> None:
-        if place.done() and not place.cancelled():
-            self._leave(lineage)  # the lineage was handed over just before
-        else:
-            self._waiting[lineage].remove(place)
-
-    def _leave(self, lineage: str) -> None:
+    def leave(self, lineage: str) -> None:
+        """Hand the lineage to the one that has waited longest."""
         waiting = self._waiting[lineage]
         while waiting:
             place = waiting.popleft()
@@ -63,3 +48,9 @@ class Line:
                 place.set_result(None)
                 return
         del self._waiting[lineage]
+
+    def _give_up(self, lineage: str, place: asyncio.Future[None]) -> None:
+        if place.done() and not place.cancelled():
+            self.leave(lineage)  # the lineage was handed over just before
+        else:
+            self._waiting[lineage].remove(place)

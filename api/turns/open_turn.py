@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 from api.models.gather import Gathered
 from api.models.model import Answer, Chunk, Model, Prompt
-from projections.session import Turn
+from api.turns.prompt import prompt_of
+from projections.session import Session, Turn
 
 # Records the answer, with the lengths of its streamed pieces, and returns the completed turn.
 Complete: TypeAlias = Callable[[Answer, tuple[int, ...]], Awaitable[Turn]]
@@ -15,15 +16,22 @@ Complete: TypeAlias = Callable[[Answer, tuple[int, ...]], Awaitable[Turn]]
 class OpenTurn:
     """Valid inside `Turns.turn`. `session_id` is the effective one; empty where nothing is recorded."""
 
-    __slots__ = ("_complete", "_gathered", "_model", "prompt", "session_id", "turn")
+    __slots__ = ("_complete", "_gathered", "_model", "_session", "session_id", "turn")
 
-    def __init__(self, model: Model, session_id: str, turn: Turn, prompt: Prompt, complete: Complete) -> None:
-        self.session_id = session_id
+    def __init__(
+        self, model: Model, session: Session, turn: Turn, complete: Complete, *, is_recorded: bool = True
+    ) -> None:
+        self.session_id = session.session_id if is_recorded else ""
         self.turn = turn
-        self.prompt = prompt
         self._model = model
+        self._session = session
         self._complete = complete
         self._gathered = Gathered()
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the model is sent."""
+        return prompt_of(self.turn.started, self._session.transcript, self._session.transcript_bytes)
 
     async def answer(self) -> Turn:
         """Have the model answer as a whole; returns when the completed turn is durable. Raises `ModelError`."""

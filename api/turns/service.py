@@ -11,14 +11,14 @@ touches the session next closes it (its owner no longer works on it, or its leas
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from api.ids import new_id, new_session_id
 from api.models.model import Answer, Model, ModelError, ModelRefused
 from api.turns import decide
 from api.turns.cache import Sessions, take_in
@@ -26,7 +26,6 @@ from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE, Directory, Views
 from api.turns.line import Line
 from api.turns.open_turn import OpenTurn
-from api.turns.prompt import prompt_of
 from api.turns.refusals import LineageBusy, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from eventstore.events import CancelReason, Event, ForkPoint, TurnCompleted, lineage_stream
@@ -41,16 +40,6 @@ CONFLICTS_MAX = 20
 POLL_S = 0.05
 
 _log = structlog.get_logger()
-
-
-def new_id() -> str:
-    """28 hexadecimal digits that sort by time: 12 of milliseconds, 16 of chance."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
-
-
-def new_session_id() -> str:
-    """The id of a session that the client did not name."""
-    return f"ses_{new_id()}"
 
 
 class Turns:
@@ -75,21 +64,24 @@ class Turns:
     @contextlib.asynccontextmanager
     async def turn(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
         """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
-        async with self._at_work(), contextlib.AsyncExitStack() as place:
-            session, forked_from = await self._enter(request, place)
-            turn = await self._begin(session, request, forked_from)
+        with self._at_work():
+            session, forked_from = await self._enter(request)
             try:
-                yield turn
-            except BaseException as error:
-                await self._close(session, turn, error)
-                raise
+                turn = await self._begin(session, request, forked_from)
+                try:
+                    yield turn
+                except BaseException as error:
+                    await self._close(session, turn, error)
+                    raise
+                finally:
+                    self._running.discard(turn.turn.turn_id)
             finally:
-                self._running.discard(turn.turn.turn_id)
+                self._line.leave(session.stream)
 
     @contextlib.asynccontextmanager
     async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
         """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
-        async with self._at_work():
+        with self._at_work():
             place = await self._directory.find(request.tenant, request.names)
             session = Session(lineage_stream(request.tenant, ""))
             if place:
@@ -105,8 +97,7 @@ class Turns:
                 ended = decide.completed_by(started, answer, delta_lengths)
                 return Turn(started, turn.started_us, ended, time.time_ns() // 1_000)
 
-            prompt = prompt_of(started, session.transcript, session.transcript_bytes)
-            yield OpenTurn(self._model, "", turn, prompt, complete)
+            yield OpenTurn(self._model, session, turn, complete, is_recorded=False)
 
     async def response(self, tenant: str, response_id: str) -> tuple[Session, Turn]:
         """The turn behind a response's id, and its session; raises `ResponseNotFound`."""
@@ -166,8 +157,8 @@ class Turns:
         """Whether the server is stopping."""
         return self._draining
 
-    @contextlib.asynccontextmanager
-    async def _at_work(self) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
         """Count the task among those that a shutdown waits for, and tell a shutdown from a client that hung up."""
         if self._draining:
             raise ShuttingDown("the server is stopping: try again in a moment")
@@ -184,20 +175,22 @@ class Turns:
         finally:
             self._tasks.discard(task)
 
-    async def _enter(self, request: TurnRequest, place: contextlib.AsyncExitStack) -> tuple[Session, ForkPoint | None]:
-        """Wait for the lineage's turn; a turn behind one that is not the newest goes to a fork of its own."""
-        tenant = request.tenant
-        root_id, after = await self._directory.place(tenant, request.names)
-        stream = lineage_stream(tenant, root_id)
-        await place.enter_async_context(self._line.turn(stream))
-        session = await self._sessions.get(stream)
-        if not after or session.newest is _completed(session, after):
-            return session, None
-        await place.aclose()
-        forked_from = ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
-        fork = Session(lineage_stream(tenant, new_session_id()), session.up_to(after))
-        await place.enter_async_context(self._line.turn(fork.stream))
-        return fork, forked_from
+    async def _enter(self, request: TurnRequest) -> tuple[Session, ForkPoint | None]:
+        """Wait for the lineage's turn and hold it; one behind a turn that is not the newest gets a fork of its own."""
+        root_id, after = await self._directory.place(request.tenant, request.names)
+        stream = lineage_stream(request.tenant, root_id)
+        await self._line.enter(stream)
+        try:
+            session = await self._sessions.get(stream)
+            if not after or session.newest is _completed(session, after):
+                return session, None
+            fork = Session(lineage_stream(request.tenant, new_session_id()), session.up_to(after))
+        except BaseException:
+            self._line.leave(stream)
+            raise
+        self._line.leave(stream)
+        await self._line.enter(fork.stream)
+        return fork, ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
 
     async def _begin(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> OpenTurn:
         loop = asyncio.get_running_loop()
@@ -216,7 +209,6 @@ class Turns:
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
         self._running.add(turn.turn_id)
-        bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
         self._learn(session, request, turn)
 
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
@@ -224,8 +216,7 @@ class Turns:
             await self._commit(session, decision)
             return turn
 
-        prompt = prompt_of(turn.started, session.transcript, session.transcript_bytes)
-        return OpenTurn(self._model, session.session_id, turn, prompt, complete)
+        return OpenTurn(self._model, session, turn, complete)
 
     def _command(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Begin:
         return Begin(
@@ -240,6 +231,7 @@ class Turns:
         )
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
+        bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
         self._directory.learn(session.tenant, "session", session.session_id, session.root_id)
         if request.api == "responses":
             self._directory.learn(session.tenant, "response", turn.turn_id, session.root_id)

@@ -8,6 +8,18 @@ import msgspec
 from api.models.model import NULL, Chunk
 from api.problem import Problem, error_of
 from api.turns.request import Names, TurnRequest
+from api.wire.checks import (
+    Count,
+    Metadata,
+    NamedTool,
+    Part,
+    Penalty,
+    Share,
+    Temperature,
+    Tool,
+    TopLogprobs,
+    check_content,
+)
 from api.wire.decode import body_of, digest_of, encode, rest_of
 from api.wire.headers import Continuity
 from eventstore.events import TurnCompleted
@@ -15,11 +27,6 @@ from projections.session import Turn
 
 ID = "chatcmpl-"
 INSTRUCTION_ROLES = frozenset({"system", "developer"})
-
-_Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class StreamOptions(msgspec.Struct):
@@ -37,20 +44,20 @@ class ChatRequest(msgspec.Struct):
     stream_options: StreamOptions | None = None
     store: bool | None = None
     user: str | None = None
-    metadata: dict[str, str] | None = None
-    n: _Count | None = None
-    temperature: _Temperature | None = None
-    top_p: _Share | None = None
-    presence_penalty: _Penalty | None = None
-    frequency_penalty: _Penalty | None = None
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
+    metadata: Metadata | None = None
+    n: Count | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    top_logprobs: TopLogprobs | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
 
@@ -60,13 +67,9 @@ class ChatRequest(msgspec.Struct):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class _Part(msgspec.Struct):
-    type: str
-
-
 class _Message(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     name: str | None = None
@@ -115,11 +118,10 @@ def _check_newest(messages: Sequence[_Message]) -> None:
     spoken = [(index, message) for index, message in enumerate(messages) if message.role not in INSTRUCTION_ROLES]
     if not spoken:
         raise Problem("No user message found in messages.", param="messages", code="no_user_message")
-    index, newest = spoken[-1]
-    if newest.role == "user" and not newest.content:
-        raise Problem(
-            f"messages[{index}].content must not be empty.", param=f"messages[{index}].content", code="empty_message"
-        )
+    newest = spoken[-1][0]
+    for index, message in spoken:
+        is_required = message.role == "user" and index == newest
+        check_content(message.content, f"messages[{index}].content", is_required=is_required)
 
 
 class _Extra(msgspec.Struct):

@@ -25,6 +25,8 @@ def body_of(decoder: msgspec.json.Decoder[T], body: bytes, where: str = "") -> T
         raise _invalid(error, where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(f"Invalid JSON in request body: {error}", code="invalid_json") from error
+    except RecursionError as error:
+        raise Problem("Invalid JSON in request body: it is nested too deeply", code="invalid_json") from error
 
 
 def rest_of(body: bytes, known: frozenset[str]) -> bytes:

@@ -44,8 +44,8 @@ class Continuity(msgspec.Struct, frozen=True):
         return headers
 
     def standing_in(self, user: str | None) -> Self:
-        """The same, with the body's `user` where no header names one."""
-        if not user or self.identity.user_id:
+        """The same, with the body's `user` where no header names one, and where it could have been one."""
+        if not user or self.identity.user_id or len(user) > CHARACTERS_MAX or UNPRINTABLE.search(user):
             return self
         return msgspec.structs.replace(self, identity=msgspec.structs.replace(self.identity, user_id=user))
 

@@ -76,31 +76,7 @@ class CustomToolCallItem(msgspec.Struct):
 Item = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
 
 
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
-
-
-class _Custom(msgspec.Struct):
-    name: str = ""
-    input: str = ""
-
-
-class _ToolCall(msgspec.Struct):
-    id: str = ""
-    function: _Function | None = None
-    custom: _Custom | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[dict[str, Any]] | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-_decode = msgspec.json.Decoder(_Message, strict=False).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def message_id(turn_id: str) -> str:
@@ -119,40 +95,43 @@ def call_item_id(turn_id: str, index: int) -> str:
 
 
 def output_items(turn_id: str, message: bytes, status: str = "completed") -> list[Item]:
-    """Reasoning, message and tool calls of one assistant message, in that order."""
+    """Reasoning, message and tool calls of one assistant message, in that order.
+
+    Reads what it knows and passes over the rest: what a model server once sent must always be shown.
+    """
     said = _decode(message)
     items: list[Item] = []
-    if thought := said.reasoning_content or said.reasoning:
+    if thought := _text(said.get("reasoning_content")) or _text(said.get("reasoning")):
         items.append(ReasoningItem(reasoning_id(turn_id), [ReasoningText(thought)], status))
     if parts := _parts(said):
         items.append(MessageItem(message_id(turn_id), parts, status))
-    for index, call in enumerate(said.tool_calls or ()):
-        items.append(_call(call_item_id(turn_id, index), call, status))
+    calls = said.get("tool_calls")
+    for index, call in enumerate(calls if isinstance(calls, list) else ()):
+        if isinstance(call, dict):
+            items.append(_call(call_item_id(turn_id, index), call, status))
     return items or [MessageItem(message_id(turn_id), [OutputText("")], status)]
 
 
-def output_text(item: Item) -> str:
-    """The text of a message item."""
-    return (
-        "".join(part.text for part in item.content if isinstance(part, OutputText))
-        if isinstance(item, MessageItem)
-        else ""
-    )
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
-def _parts(said: _Message) -> list[OutputText | Refusal]:
-    parts: list[OutputText | Refusal] = []
-    if isinstance(said.content, list):
-        parts += [OutputText(str(part["text"])) for part in said.content if part.get("text")]
-    elif said.content:
-        parts.append(OutputText(said.content))
-    if said.refusal:
-        parts.append(Refusal(said.refusal))
+def _fields(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _parts(said: dict[str, Any]) -> list[OutputText | Refusal]:
+    content = said.get("content")
+    texts = [_text(_fields(part).get("text")) for part in content] if isinstance(content, list) else [_text(content)]
+    parts: list[OutputText | Refusal] = [OutputText(text) for text in texts if text]
+    if refusal := _text(said.get("refusal")):
+        parts.append(Refusal(refusal))
     return parts
 
 
-def _call(item_id: str, call: _ToolCall, status: str) -> Item:
-    if call.custom:
-        return CustomToolCallItem(item_id, call.id, call.custom.name, call.custom.input, status)
-    function = call.function or _Function()
-    return FunctionCallItem(item_id, call.id, function.name, function.arguments, status)
+def _call(item_id: str, call: dict[str, Any], status: str) -> Item:
+    call_id = _text(call.get("id"))
+    if custom := _fields(call.get("custom")):
+        return CustomToolCallItem(item_id, call_id, _text(custom.get("name")), _text(custom.get("input")), status)
+    function = _fields(call.get("function"))
+    return FunctionCallItem(item_id, call_id, _text(function.get("name")), _text(function.get("arguments")), status)

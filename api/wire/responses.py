@@ -1,21 +1,14 @@
 """Responses on the wire: what a request holds."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from api.problem import Problem
 from api.turns.request import Names, TurnRequest
+from api.wire.checks import Count, Metadata, NamedTool, Part, Share, Temperature, Tool, TopLogprobs, check_content
 from api.wire.decode import body_of, digest_of, encode, rest_of
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity
-
-_Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Metadata = Annotated[
-    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
-    msgspec.Meta(max_length=16),
-]
 
 
 class ConversationRef(msgspec.Struct):
@@ -37,33 +30,30 @@ class ResponsesRequest(msgspec.Struct):
     stream: bool | None = False
     background: bool | None = False
     user: str | None = None
-    metadata: _Metadata | None = None
-    temperature: _Temperature | None = None
-    top_p: _Share | None = None
-    max_output_tokens: _Count | None = None
-    max_tool_calls: _Count | None = None
-    top_logprobs: int | None = None
+    metadata: Metadata | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    max_output_tokens: Count | None = None
+    max_tool_calls: Count | None = None
+    top_logprobs: TopLogprobs | None = None
     parallel_tool_calls: bool | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedTool | None = None
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     truncation: str | None = None
     service_tier: str | None = None
 
 
-class _Part(msgspec.Struct):
-    type: str
-
-
 class _Item(msgspec.Struct):
     type: str = "message"
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[_Part] | None = None
+    input: str | None = None
+    output: str | list[Part] | None = None
 
     @property
     def is_from_model(self) -> bool:
@@ -84,7 +74,7 @@ _REQUIRED = {
     "message": ("role", "content"),
     "function_call": ("call_id", "name", "arguments"),
     "function_call_output": ("call_id", "output"),
-    "custom_tool_call": ("call_id", "name"),
+    "custom_tool_call": ("call_id", "name", "input"),
     "custom_tool_call_output": ("call_id", "output"),
     "reasoning": (),
 }
@@ -107,9 +97,9 @@ def decode(body: bytes) -> ResponsesRequest:
             code="unsupported_parameter",
         )
     for index, tool in enumerate(request.tools or ()):
-        if tool.get("type") not in _TOOLS:
+        if tool.type not in _TOOLS:
             raise Problem(
-                f"Tools of type '{tool.get('type')}' are not available here; use {' or '.join(_TOOLS)} tools.",
+                f"Tools of type '{tool.type}' are not available here; use {' or '.join(_TOOLS)} tools.",
                 param=f"tools[{index}].type",
                 code="unsupported_tool",
             )
@@ -193,6 +183,5 @@ def _item(data: bytes, where: str) -> tuple[bytes, _Item]:
                 param=f"{where}.{field}",
                 code="missing_required_parameter",
             )
-    if item.role == "user" and not item.content:
-        raise Problem(f"{where}.content must not be empty.", param=f"{where}.content", code="empty_message")
+    check_content(item.content, f"{where}.content", is_required=item.role == "user")
     return data, item

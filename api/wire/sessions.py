@@ -74,14 +74,14 @@ class MessageEntry(msgspec.Struct, kw_only=True):
     error: str | None
     role: str
     content: Any
-    tool_call_id: str | None
-    tool_calls: list[dict[str, Any]] | None
-    tool_name: str | None
+    tool_call_id: Any
+    tool_calls: Any
+    tool_name: Any
     timestamp: float
     token_count: int | None = None
     finish_reason: str | None
-    reasoning: str | None
-    reasoning_content: str | None
+    reasoning: Any
+    reasoning_content: Any
 
 
 class MessageList(msgspec.Struct):
@@ -96,17 +96,7 @@ class MessageList(msgspec.Struct):
     has_more: bool
 
 
-class _Message(msgspec.Struct):
-    role: str
-    content: Any = None
-    tool_call_id: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    name: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Message, strict=False).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def whole_number(text: str | None, name: str, default: int, maximum: int) -> int:
@@ -158,7 +148,8 @@ def message_list(session: Session, limit: int, offset: int | None) -> MessageLis
 
 def _entry(session: Session, number: int, turn: Turn, data: bytes) -> MessageEntry:
     message = _decode(data)
-    answered = message.role == "assistant" and turn.ended is not None and data in turn.ended.output
+    role = str(message.get("role"))
+    answered = role == "assistant" and turn.ended is not None and data in turn.ended.output
     done = turn.ended if isinstance(turn.ended, TurnCompleted) else None
     failed = turn.ended if isinstance(turn.ended, TurnFailed) else None
     return MessageEntry(
@@ -167,13 +158,13 @@ def _entry(session: Session, number: int, turn: Turn, data: bytes) -> MessageEnt
         turn_id=turn.turn_id,
         status=turn.status,
         error=failed.message if failed else None,
-        role=message.role,
-        content=message.content,
-        tool_call_id=message.tool_call_id,
-        tool_calls=message.tool_calls,
-        tool_name=message.name if message.role == "tool" else None,
+        role=role,
+        content=message.get("content"),
+        tool_call_id=message.get("tool_call_id"),
+        tool_calls=message.get("tool_calls"),
+        tool_name=message.get("name") if role == "tool" else None,
         timestamp=(turn.ended_us if answered else turn.started_us) / 1e6,
         finish_reason=done.finish_reason if done and answered else None,
-        reasoning=message.reasoning,
-        reasoning_content=message.reasoning_content,
+        reasoning=message.get("reasoning"),
+        reasoning_content=message.get("reasoning_content"),
     )

@@ -1,0 +1,49 @@
+"""Types and checks that the chat API and the Responses API share."""
+
+from typing import Annotated
+
+import msgspec
+
+from api.problem import Problem
+
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=20)]
+Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
+    msgspec.Meta(max_length=16),
+]
+
+_TEXTS = frozenset({"text", "input_text", "output_text"})
+
+
+class Part(msgspec.Struct):
+    """A part of a message's content, as far as it is checked here."""
+
+    type: str
+    text: str | None = None
+
+
+class NamedTool(msgspec.Struct):
+    """A tool choice that names one."""
+
+    type: str
+
+
+class Tool(msgspec.Struct):
+    """A tool, as far as it is checked here."""
+
+    type: str
+
+
+def check_content(content: str | list[Part] | None, where: str, *, is_required: bool) -> None:
+    """Refuse text parts without text, and content without anything in it where there must be some."""
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        if part.type in _TEXTS and part.text is None:
+            path = f"{where}[{index}].text"
+            raise Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
+    is_blank = not content or (isinstance(content, str) and not content.strip())
+    if is_required and is_blank:
+        raise Problem(f"{where} must not be empty.", param=where, code="empty_message")
