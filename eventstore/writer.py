@@ -17,6 +17,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import aiosqlite
 
@@ -44,6 +45,15 @@ class _Append:
         self.encoded = [(type_name(event), encode(event)) for event in events]
         self.recorded: list[Recorded] = []
         self.done: asyncio.Future[tuple[Recorded, ...]] = asyncio.get_running_loop().create_future()
+
+
+class _Staged(NamedTuple):
+    """A batch, ready to be written: the head it leads to, its rows' values, and who is in it and who is not."""
+
+    head: Head
+    values: list[object]
+    accepted: list[_Append]
+    refused: list[tuple[_Append, VersionConflict]]
 
 
 class Writer:
@@ -140,13 +150,13 @@ class Writer:
     async def _commit(self, batch: list[_Append]) -> None:
         await self._learn_versions({a.stream for a in batch if a.expected_version} - self._versions.keys())
         try:
-            head, accepted = await self._insert(batch)
+            staged = await self._insert(batch)
         except sqlite3.IntegrityError:
             # A stream that was expected to be new exists: read all the versions and stage once more.
             self._versions.clear()
             await self._learn_versions({append.stream for append in batch})
-            head, accepted = await self._insert(batch)
-        self._acknowledge(head, accepted)
+            staged = await self._insert(batch)
+        self._acknowledge(staged)
 
     async def _learn_versions(self, streams: set[str]) -> None:
         if not streams:
@@ -156,27 +166,28 @@ class Writer:
         self._versions.update(dict.fromkeys(names, 0))
         self._versions.update((row[0], row[1]) for row in found)
 
-    async def _insert(self, batch: list[_Append]) -> tuple[Head, list[_Append]]:
-        head, accepted, values = self._stage(batch)
-        if accepted:
-            await self._connection.execute(self._statements[len(values) // 7], values)
-        return head, accepted
+    async def _insert(self, batch: list[_Append]) -> _Staged:
+        staged = self._stage(batch)
+        if staged.accepted:
+            await self._connection.execute(self._statements[len(staged.values) // 7], staged.values)
+        return staged
 
-    def _stage(self, batch: list[_Append]) -> tuple[Head, list[_Append], list[object]]:
+    def _stage(self, batch: list[_Append]) -> _Staged:
         """Give every event its position, version, time and hash; turn away the appends with a wrong version."""
         position, previous = self.head
         now_us = self._last_us = max(time.time_ns() // 1_000, self._last_us)
         salts = os.urandom(chain.SALT_BYTES * sum(len(append.events) for append in batch))
         values: list[object] = []
         accepted: list[_Append] = []
-        staged: dict[str, int] = {}
+        refused: list[tuple[_Append, VersionConflict]] = []
+        versions: dict[str, int] = {}
         for append in batch:
             stream = append.stream
-            version = staged.get(stream)
+            version = versions.get(stream)
             if version is None:
                 version = self._versions.get(stream, 0)
             if version != append.expected_version:
-                _settle_error(append, VersionConflict(stream, append.expected_version, version))
+                refused.append((append, VersionConflict(stream, append.expected_version, version)))
                 continue
             append.recorded.clear()
             for event, (kind, content) in zip(append.events, append.encoded, strict=True):
@@ -187,22 +198,24 @@ class Writer:
                 previous = chain.link(previous, position, stream, version, kind, now_us, data)
                 values += (position, stream, version, kind, now_us, data, previous)
                 append.recorded.append(Recorded(position, stream, version, now_us, event, previous))
-            staged[stream] = version
+            versions[stream] = version
             accepted.append(append)
-        return Head(position, previous), accepted, values
+        return _Staged(Head(position, previous), values, accepted, refused)
 
-    def _acknowledge(self, head: Head, accepted: list[_Append]) -> None:
-        if not accepted:
-            return
-        self.head = head
-        for append in accepted:
+    def _acknowledge(self, staged: _Staged) -> None:
+        self.head = staged.head
+        for append in staged.accepted:
             self._versions.pop(append.stream, None)  # the newest is last: the oldest is dropped first
             self._versions[append.stream] = append.recorded[-1].version
             if not append.done.done():
                 append.done.set_result(tuple(append.recorded))
+        # Only now: whoever is told that another was first must find the other's events when it reads.
+        for append, conflict in staged.refused:
+            _settle_error(append, conflict)
         while len(self._versions) > HEADS_MAX:
             del self._versions[next(iter(self._versions))]
-        self._committed()
+        if staged.accepted:
+            self._committed()
 
 
 def _fail(appends: Iterable[_Append], error: LogError) -> None:

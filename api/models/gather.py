@@ -29,7 +29,7 @@ class Gathered:
     def add(self, chunk: Chunk) -> None:
         """Take in the next chunk."""
         for choice in chunk.choices:
-            merge(self._messages.setdefault(choice.index, {"role": "assistant", "content": None}), choice.delta)
+            self._say(choice.index, choice.delta)
             if choice.index == 0 and (text := choice.delta.get("content")):
                 self.delta_lengths.append(len(text))
             if choice.finish_reason:
@@ -40,6 +40,13 @@ class Gathered:
             self.usage = bytes(chunk.usage)
         self.model = chunk.model or self.model
         self.fingerprint = chunk.system_fingerprint or self.fingerprint
+
+    def _say(self, index: int, delta: dict[str, Any]) -> None:
+        message = self._messages.setdefault(index, {"role": "assistant"})
+        for name in delta.keys() & message.keys() - {"role"}:
+            if delta[name] and not message[name]:
+                del message[name]  # announced empty, and only now said
+        merge(message, delta)
 
     @property
     def is_finished(self) -> bool:
@@ -76,11 +83,14 @@ def _any_said(message: dict[str, Any]) -> bool:
 
 
 def _whole(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as it would have come in one piece: tool calls are counted by their place, not by an `index`."""
+    """The message as it would have come in one piece: tool calls are counted by their place, not by an `index`.
+
+    Its fields stand in the order in which something was first said in them.
+    """
     if calls := message.get("tool_calls"):
         bare = [{key: value for key, value in call.items() if key != "index"} for call in calls]
-        return message | {"tool_calls": bare}
-    return message
+        message = message | {"tool_calls": bare}
+    return message if "content" in message else message | {"content": None}
 
 
 def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ HEADERS = {
 class EventStream:
     """Server-sent events to one client. A context: inside it a silent stream gets a comment every `keepalive_s`.
 
-    Nothing is sent before the first frame or the first keep-alive, so that what fails early is still a plain answer.
+    Nothing is sent before the turn is open, nor before the first frame or keep-alive: what fails early is answered
+    plainly, with a status that clients act on.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -29,10 +30,12 @@ class EventStream:
         self._keepalive_s = request.app[SETTINGS].keepalive_s
         self._keeper: asyncio.Task[None] | None = None
         self._is_silent = True
+        self._announced = asyncio.Event()
 
     def announce(self, headers: dict[str, str]) -> None:
-        """Headers for the answer; before it has begun."""
+        """Headers for the answer. From now on it may begin, with a keep-alive if nothing else comes."""
         self._response.headers.update(headers)
+        self._announced.set()
 
     @property
     def has_begun(self) -> bool:
@@ -68,6 +71,7 @@ class EventStream:
         return self._response
 
     async def _keep_alive(self) -> None:
+        await self._announced.wait()
         while True:
             self._is_silent = True
             await asyncio.sleep(self._keepalive_s)

@@ -50,7 +50,7 @@ class Line:
         del self._waiting[lineage]
 
     def _give_up(self, lineage: str, place: asyncio.Future[None]) -> None:
-        if place.done() and not place.cancelled():
-            self.leave(lineage)  # the lineage was handed over just before
-        else:
-            self._waiting[lineage].remove(place)
+        if not place.cancelled():
+            self.leave(lineage)  # the lineage was handed over in the same moment
+        elif (waiting := self._waiting.get(lineage)) and place in waiting:
+            waiting.remove(place)

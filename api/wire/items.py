@@ -94,22 +94,39 @@ def call_item_id(turn_id: str, index: int) -> str:
     return f"fc_{turn_id}_{index}"
 
 
-def output_items(turn_id: str, message: bytes, status: str = "completed") -> list[Item]:
-    """Reasoning, message and tool calls of one assistant message, in that order.
+def output_items(turn_id: str, message: bytes, status: str = "completed", *, by_arrival: bool = False) -> list[Item]:
+    """One assistant message as items: reasoning, message and tool calls in that order, or as the message has them.
 
     Reads what it knows and passes over the rest: what a model server once sent must always be shown.
     """
     said = _decode(message)
-    items: list[Item] = []
-    if thought := _text(said.get("reasoning_content")) or _text(said.get("reasoning")):
-        items.append(ReasoningItem(reasoning_id(turn_id), [ReasoningText(thought)], status))
-    if parts := _parts(said):
-        items.append(MessageItem(message_id(turn_id), parts, status))
-    calls = said.get("tool_calls")
-    for index, call in enumerate(calls if isinstance(calls, list) else ()):
-        if isinstance(call, dict):
-            items.append(_call(call_item_id(turn_id, index), call, status))
-    return items or [MessageItem(message_id(turn_id), [OutputText("")], status)]
+    order = [name for name in said if name in _SPOKEN] if by_arrival else _SPOKEN
+    items: dict[str, Item] = {}
+    for name in order:
+        for item in _items(turn_id, name, said.get(name)):
+            known = items.setdefault(item.id, item)
+            if isinstance(known, MessageItem) and isinstance(item, MessageItem) and known is not item:
+                known.content = [*known.content, *item.content]
+            known.status = status
+    return list(items.values())
+
+
+# The fields of an assistant message in which something is said.
+_SPOKEN = ("reasoning_content", "reasoning", "content", "refusal", "tool_calls")
+
+
+def _items(turn_id: str, name: str, value: Any) -> list[Item]:
+    """The items that one field of an assistant message makes."""
+    if name in ("reasoning_content", "reasoning"):
+        return [ReasoningItem(reasoning_id(turn_id), [ReasoningText(value)])] if _text(value) else []
+    if name == "tool_calls":
+        calls = [_fields(call) for call in value] if isinstance(value, list) else []
+        return [_call(call_item_id(turn_id, index), call) for index, call in enumerate(calls) if call]
+    if name == "refusal":
+        return [MessageItem(message_id(turn_id), [Refusal(value)])] if _text(value) else []
+    texts = [_text(_fields(part).get("text")) for part in value] if isinstance(value, list) else [_text(value)]
+    parts: list[OutputText | Refusal] = [OutputText(text) for text in texts if text]
+    return [MessageItem(message_id(turn_id), parts)] if parts else []
 
 
 def _text(value: Any) -> str:
@@ -120,18 +137,9 @@ def _fields(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _parts(said: dict[str, Any]) -> list[OutputText | Refusal]:
-    content = said.get("content")
-    texts = [_text(_fields(part).get("text")) for part in content] if isinstance(content, list) else [_text(content)]
-    parts: list[OutputText | Refusal] = [OutputText(text) for text in texts if text]
-    if refusal := _text(said.get("refusal")):
-        parts.append(Refusal(refusal))
-    return parts
-
-
-def _call(item_id: str, call: dict[str, Any], status: str) -> Item:
+def _call(item_id: str, call: dict[str, Any]) -> Item:
     call_id = _text(call.get("id"))
     if custom := _fields(call.get("custom")):
-        return CustomToolCallItem(item_id, call_id, _text(custom.get("name")), _text(custom.get("input")), status)
+        return CustomToolCallItem(item_id, call_id, _text(custom.get("name")), _text(custom.get("input")))
     function = _fields(call.get("function"))
-    return FunctionCallItem(item_id, call_id, _text(function.get("name")), _text(function.get("arguments")), status)
+    return FunctionCallItem(item_id, call_id, _text(function.get("name")), _text(function.get("arguments")))

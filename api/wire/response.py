@@ -1,6 +1,6 @@
 """The response object: everything a client may ask of a turn, made from its facts alone."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 
@@ -137,8 +137,6 @@ class _Instructions(msgspec.Struct):
 _decode_usage = msgspec.json.Decoder(_ChatUsage, strict=False).decode
 _decode_instructions = msgspec.json.Decoder(_Instructions).decode
 
-Output: TypeAlias = list[Item]
-
 
 def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
     """The response that a turn is, as it stands now."""
@@ -184,11 +182,13 @@ def usage_of(done: TurnCompleted) -> Usage:
     )
 
 
-def _output(turn: Turn) -> Output:
+def _output(turn: Turn) -> list[Item]:
     if turn.ended is None:
         return []
     status = "completed" if turn.status == "completed" else "incomplete"
-    return [item for message in turn.ended.output for item in output_items(turn.turn_id, message, status)]
+    by_arrival = turn.started.stream  # then the message was put together in the order in which its parts came
+    messages = turn.ended.output
+    return [item for data in messages for item in output_items(turn.turn_id, data, status, by_arrival=by_arrival)]
 
 
 def _instructions(started: TurnStarted) -> str | None:

@@ -69,17 +69,19 @@ class ResponseStream:
 
     def ending(self, turn: Turn) -> bytes:
         """The end of a turn that is durable."""
-        closed = [self._close(opened) for opened in self._open.values()]
-        kind = "response.incomplete" if turn.status == "incomplete" else "response.completed"
+        is_whole = turn.status == "completed"
+        closed = [self._close(opened, "completed" if is_whole else "incomplete") for opened in self._open.values()]
+        kind = "response.completed" if is_whole else "response.incomplete"
         terminal = self._event(kind, response=response_object(turn, store=self._store))
         return b"".join((*closed, terminal, DONE))
 
     def failing(self, problem: Problem) -> bytes:
-        """The end of a turn that failed after the stream had begun."""
+        """The end of a turn that failed after the stream had begun: as the log has it, where the log has it."""
         opening = b"" if self._sequence_number else self.opening()
         response = response_object(self._turn, store=self._store)
-        response.status = "failed"
-        response.error = ResponseError(problem.code or "server_error", problem.message)
+        if response.error is None:
+            response.status = "failed"
+            response.error = ResponseError(problem.code or "server_error", problem.message)
         return opening + self._event("response.failed", response=response) + DONE
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
@@ -125,7 +127,7 @@ class ResponseStream:
         opened = self._open[item.id] = _Open(item, len(self._open), {}, [])
         return self._event("response.output_item.added", output_index=opened.output_index, item=item), opened
 
-    def _close(self, opened: _Open) -> bytes:
+    def _close(self, opened: _Open, status: str) -> bytes:
         item = opened.item
         frames = b""
         if isinstance(item, MessageItem | ReasoningItem):
@@ -138,7 +140,7 @@ class ResponseStream:
         else:
             item.input = "".join(opened.pieces)
             frames = self._event("response.custom_tool_call_input.done", **_place(opened), input=item.input)
-        item.status = "completed"
+        item.status = status
         return frames + self._event("response.output_item.done", output_index=opened.output_index, item=item)
 
     def _close_part(self, opened: _Open, growing: _Part) -> bytes:
