@@ -100,9 +100,10 @@ def _tenant_of(request: web.Request) -> str:
     if keyring.is_open:
         return DEFAULT_TENANT
     scheme, _, key = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    tenant = keyring.tenant_of(key.strip()) if scheme.lower() == "bearer" else None
+    is_bearer = scheme.lower() == "bearer"
+    tenant = keyring.tenant_of(key.strip()) if is_bearer else None
     if tenant is None:
-        said = "Invalid API key." if key else "No API key: send 'Authorization: Bearer KEY'."
+        said = "Invalid API key." if is_bearer and key else "No API key: send 'Authorization: Bearer KEY'."
         raise Problem(said, status=401, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
     return tenant
 
@@ -110,8 +111,6 @@ def _tenant_of(request: web.Request) -> str:
 def _problem_of(error: Exception) -> Problem:
     if not isinstance(error, web.HTTPException):
         return problem_of(error)
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return too_large()
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         message = f"Method {error.method} is not allowed here; allowed: {allowed}."
@@ -119,11 +118,6 @@ def _problem_of(error: Exception) -> Problem:
     if isinstance(error, web.HTTPNotFound):
         return Problem("There is no such route; /v1/capabilities lists those there are.", status=404, code="not_found")
     return Problem(error.reason, status=error.status, code="http_error")
-
-
-def too_large() -> Problem:
-    """A body over the limit."""
-    return Problem("Request body too large: at most 10,000,000 bytes.", status=413, code="body_too_large")
 
 
 def _ours(problem: Problem) -> bool:

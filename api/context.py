@@ -6,7 +6,7 @@ from api.guard import Guard
 from api.keys import Keyring
 from api.models.model import Model
 from api.problem import Problem
-from api.settings import Settings
+from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.service import Turns
 from api.wire.decode import encode
 from api.wire.headers import Continuity, continuity
@@ -16,6 +16,8 @@ GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 TURNS = web.AppKey("turns", Turns)
 MODEL: web.AppKey[Model] = web.AppKey("model")
+
+TOO_LARGE = Problem("Request body too large: at most 10,000,000 bytes.", status=413, code="body_too_large")
 
 TENANT = web.RequestKey("tenant", str)
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -36,6 +38,18 @@ def model_of(request: web.Request, named: str | None) -> str:
             code="missing_required_parameter",
         )
     return model
+
+
+async def body_of(request: web.Request) -> bytes:
+    """The request's whole body; raises `Problem` where it is too large or not packed as it says."""
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise TOO_LARGE
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TOO_LARGE from None
+    except web.RequestPayloadError as error:
+        raise Problem(f"The request body can not be read: {error}", code="invalid_body") from error
 
 
 def answer(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -56,6 +56,7 @@ TABLE: dict[type[Exception], Row] = {
     model.ModelTimeout: Row(504, UPSTREAM, None),
     model.ModelBroke: Row(502, UPSTREAM, None),
     model.ModelGarbage: Row(502, UPSTREAM, None),
+    RecursionError: Row(400, REQUEST, "nested_too_deeply"),
 }
 
 
@@ -81,15 +82,7 @@ def _refused(error: model.ModelRefused) -> Problem:
     """A model server's refusal. What is the client's to mend keeps its status; what is between the servers is a 502."""
     if error.status == 429:
         headers = {"retry-after": error.retry_after} if error.retry_after else {}
-        return Problem(
-            str(error), status=429, type_="rate_limit_error", code=error.code or "rate_limit_exceeded", headers=headers
-        )
-    if error.status in (401, 403):
-        return Problem(
-            f"the model server refused turnlog's own key: {error}", status=502, type_=UPSTREAM, code="upstream_auth"
-        )
-    if 400 <= error.status < 500:
-        return Problem(str(error), status=error.status, param=error.param, code=error.code or "upstream_refused")
-    return Problem(
-        f"the model server failed ({error.status}): {error}", status=502, type_=UPSTREAM, code="upstream_error"
-    )
+        return Problem(str(error), status=429, type_="rate_limit_error", code=error.code, headers=headers)
+    if error.status in (401, 403) or not 400 <= error.status < 500:
+        return Problem(str(error), status=502, type_=UPSTREAM, code=error.code)
+    return Problem(str(error), status=error.status, param=error.param, code=error.code)

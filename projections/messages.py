@@ -12,10 +12,18 @@ import msgspec
 
 from eventstore.events import TurnStarted
 
-_decode_item = msgspec.json.Decoder(dict[str, Any]).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 _ROLES = {"developer": "system"}  # the older word, which every chat server knows
+
+
+def fields(data: bytes) -> dict[str, Any]:
+    """The fields of a stored JSON object, whoever made it; none where it can not be read."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 def input_messages(started: TurnStarted) -> tuple[bytes, ...]:
@@ -29,7 +37,7 @@ def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Tool calls that stand together, or behind an assistant message, belong to one assistant message."""
     assistant: dict[str, Any] | None = None
     for data in items:
-        item = _decode_item(data)
+        item = fields(data)
         if call := _tool_call(item):
             assistant = assistant or {"role": "assistant", "content": None}
             assistant.setdefault("tool_calls", []).append(call)

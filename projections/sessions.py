@@ -17,10 +17,11 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
-from projections.messages import input_messages
+from projections.messages import fields, input_messages
 from projections.view import Statement, View
 
 PREVIEW_CHARACTERS = 60
+TOKENS_MAX = 1 << 40  # of one turn; beyond reason, and far from overflowing a sum
 
 SCHEMA = """
 CREATE TABLE sessions (
@@ -107,7 +108,6 @@ class _Usage(msgspec.Struct):
 
 
 _decode_usage = msgspec.json.Decoder(_Usage).decode
-_decode_message = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def apply(recorded: Recorded) -> Iterable[Statement]:
@@ -137,7 +137,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
 
 def preview(started: TurnStarted) -> str:
     """The first user message on one line, cut short."""
-    messages = (_decode_message(data) for data in input_messages(started))
+    messages = (fields(data) for data in input_messages(started))
     first = next((message for message in messages if message.get("role") == "user"), {})
     line = " ".join(_text(first.get("content")).split())
     return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
@@ -150,7 +150,7 @@ def _text(content: Any) -> str:
 
 
 def _tool_calls(event: TurnCompleted) -> int:
-    calls = [_decode_message(output).get("tool_calls") for output in event.output if b'"tool_calls"' in output]
+    calls = [fields(output).get("tool_calls") for output in event.output if b'"tool_calls"' in output]
     return sum(len(call) for call in calls if isinstance(call, list))
 
 
@@ -158,11 +158,16 @@ def _tokens(event: TurnCompleted) -> tuple[int, int, int, int]:
     """Input, output, cached and reasoning tokens; zeros where the model server said nothing we can read."""
     try:
         usage = _decode_usage(event.usage)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 0, 0, 0, 0
-    cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
-    reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
-    return usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0, reasoning or 0
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
+    return _count(usage.prompt_tokens), _count(usage.completion_tokens), _count(cached), _count(reasoning)
+
+
+def _count(tokens: int | None) -> int:
+    """A number of tokens that can be added up, whatever a model server says."""
+    return min(max(tokens or 0, 0), TOKENS_MAX)
 
 
 VIEW = View("sessions", 1, SCHEMA, apply)

@@ -30,7 +30,7 @@ class Gathered:
         """Take in the next chunk."""
         for choice in chunk.choices:
             self._say(choice.index, choice.delta)
-            if choice.index == 0 and (text := choice.delta.get("content")):
+            if choice.index == 0 and isinstance(text := choice.delta.get("content"), str) and text:
                 self.delta_lengths.append(len(text))
             if choice.finish_reason:
                 self._finish[choice.index] = choice.finish_reason

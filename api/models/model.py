@@ -71,7 +71,7 @@ class ModelInfo(msgspec.Struct):
 class ModelError(Exception):
     """The model did not answer. `code` is what the client is told and the log records."""
 
-    code: str | None = "upstream_error"
+    code = "upstream_error"
 
 
 class ModelUnreachable(ModelError):
@@ -87,14 +87,22 @@ class ModelTimeout(ModelError):
 
 
 class ModelRefused(ModelError):
-    """The model server refused, and said why."""
+    """The model server refused, and said why.
+
+    What is the client's to mend (4xx) keeps the server's code and words; what is between the servers (its key, its
+    failures) is said to be.
+    """
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None, retry_after: str = ""
     ) -> None:
+        if status in (401, 403):
+            message, code = f"the model server refused turnlog's own key: {message}", "upstream_auth"
+        elif status >= 500:
+            message, code = f"the model server failed ({status}): {message}", "upstream_error"
         super().__init__(message)
         self.status = status
-        self.code = code
+        self.code = code or ("rate_limit_exceeded" if status == 429 else "upstream_refused")
         self.param = param
         self.retry_after = retry_after
 

@@ -6,6 +6,7 @@ goes wrong comes out as a `ModelError` that says whose fault it is.
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -28,6 +29,7 @@ from api.models.sse import EventReader, EventTooLong
 
 CONNECTIONS_MAX = 1_000
 ANSWER_BYTES_MAX = 64_000_000
+PIECE_BYTES = 1_000_000
 ERROR_BYTES_MAX = 64_000
 ERROR_CHARACTERS_MAX = 2_000
 # Shorter than the five seconds after which common model servers close an idle connection.
@@ -50,7 +52,8 @@ class _Choice(msgspec.Struct):
 
 
 class _Completion(msgspec.Struct):
-    choices: list[_Choice]
+    choices: list[_Choice] = []
+    error: Any = None
     usage: msgspec.Raw = NULL
     model: str = ""
     system_fingerprint: str | None = None
@@ -93,8 +96,9 @@ class UpstreamModel:
         async with self._ask("POST", "/chat/completions", _body(prompt)) as pieces:
             body = await _whole(pieces)
         try:
+            body.decode()  # the message is kept as it is, and must be text
             return _answer(_decode_completion(body))
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ModelGarbage(f"the model server's answer is not a chat completion: {error}") from error
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
@@ -102,11 +106,16 @@ class UpstreamModel:
         body = _body(prompt, stream=True, stream_options={"include_usage": True})
         async with self._ask("POST", "/chat/completions", body) as pieces:
             events = EventReader()
+            has_begun, is_empty = False, True
             async for piece in pieces:
+                is_empty = False
                 for data in _events(events, piece):
                     if data == b"[DONE]":
                         return
                     yield _chunk(data)
+                    has_begun = True
+            if not (has_begun or is_empty):
+                raise ModelGarbage("the model server was asked for a stream and sent something else")
 
     async def models(self) -> list[ModelInfo]:
         """See `Model.models`."""
@@ -134,16 +143,19 @@ class UpstreamModel:
     async def _first_byte(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         headers = {"content-type": "application/json"} if body else {}
         limits = self._timeouts
+        wait_s = min(limits.first_byte_s, limits.total_s)
         try:
-            async with asyncio.timeout(limits.first_byte_s):
-                return await self._client.request(method, self._base_url + path, data=body, headers=headers)
+            async with asyncio.timeout(wait_s):
+                return await self._client.request(method, self._base_url + path, data=_payload(body), headers=headers)
         except aiohttp.ServerTimeoutError:
             raise ModelTimeout(f"no connection to the model server within {limits.connect_s:g} s") from None
         except TimeoutError:
-            raise ModelTimeout(f"the model server did not begin to answer in {limits.first_byte_s:g} s") from None
+            raise ModelTimeout(f"the model server did not begin to answer in {wait_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
             reason = error.strerror or str(error)
             raise ModelUnreachable(f"the model server at {self._base_url} can not be reached: {reason}") from error
+        except aiohttp.ClientResponseError as error:
+            raise ModelGarbage(f"the model server at {self._base_url} does not speak HTTP: {error.message}") from error
         except aiohttp.ClientError as error:
             reason = str(error) or type(error).__name__
             raise ModelUnreachable(f"the model server at {self._base_url} hung up: {reason}") from error
@@ -163,14 +175,23 @@ class UpstreamModel:
             yield piece
 
 
+def _payload(body: bytes | None) -> io.BytesIO | bytes | None:
+    """A large body as a file: aiohttp sends that in pieces, where bytes would hold up everybody else."""
+    return io.BytesIO(body) if body and len(body) > PIECE_BYTES else body
+
+
 def _body(prompt: Prompt, **fields: object) -> bytes:
     messages = [msgspec.Raw(message) for message in prompt.messages]
     return _encode({"model": prompt.model, "messages": messages, **prompt.parameters, **fields})
 
 
 def _answer(completion: _Completion) -> Answer:
+    if completion.error:
+        raise _told(502, completion.error)
     if not completion.choices:
         raise ValueError("it has no choices")
+    if not all(bytes(choice.message).lstrip().startswith(b"{") for choice in completion.choices):
+        raise ValueError("a choice's message is not an object")
     first, *others = sorted(completion.choices, key=lambda choice: choice.index)
     extra = {
         "logprobs": first.logprobs,
@@ -198,11 +219,23 @@ def _events(events: EventReader, piece: bytes) -> list[bytes]:
 def _chunk(data: bytes) -> Chunk:
     try:
         chunk = _decode_chunk(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelGarbage(f"the model server's stream holds what is not a chat chunk: {error}") from error
     if chunk.error:
         raise _told(502, chunk.error)
+    if not all(_is_delta(choice.delta) for choice in chunk.choices):
+        raise ModelGarbage("the model server's stream holds a delta that can not be added to a message")
     return chunk
+
+
+def _is_delta(delta: dict[str, Any]) -> bool:
+    """Whether what we add up is of a kind that can be; what we only keep may be anything."""
+    calls = delta.get("tool_calls") or []
+    return (
+        isinstance(delta.get("content") or "", str | list)
+        and isinstance(calls, list)
+        and all(isinstance(call, dict) and isinstance(call.get("function") or {}, dict) for call in calls)
+    )
 
 
 async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
@@ -218,7 +251,7 @@ async def _refusal(response: aiohttp.ClientResponse, pieces: AsyncIterator[bytes
     body = (await _whole(pieces))[:ERROR_BYTES_MAX]
     try:
         told = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         told = body.decode(errors="replace")
     if isinstance(told, dict):
         told = told.get("error") or told

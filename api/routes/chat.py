@@ -4,14 +4,14 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import TENANT, TURNS, answer, continuity_of, model_of
+from api.context import TENANT, TURNS, answer, body_of, continuity_of, model_of
 from api.routes.streaming import stream_turn
 from api.wire import chat
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """A turn of the session that the header names, or of a new one."""
-    body = await request.read()
+    body = await body_of(request)
     asked = chat.decode(body)
     headers = continuity_of(request).standing_in(asked.user)
     turn_request = chat.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))

@@ -4,7 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import TENANT, TURNS, answer, continuity_of, model_of
+from api.context import TENANT, TURNS, answer, body_of, continuity_of, model_of
 from api.problem import Problem
 from api.routes.streaming import stream_turn
 from api.wire import responses
@@ -14,7 +14,7 @@ from api.wire.response_stream import ResponseStream
 
 async def create(request: web.Request) -> web.StreamResponse:
     """A turn, continued from a conversation, a response or a session, or of a new session."""
-    body = await request.read()
+    body = await body_of(request)
     asked = responses.decode(body)
     headers = continuity_of(request).standing_in(asked.user)
     turn_request = responses.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))
@@ -30,13 +30,13 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """A stored response, as it stands now."""
+    session, turn = await request.app[TURNS].response(request[TENANT], request.match_info["response_id"])
     if request.query.get("stream", "").lower() == "true":
         raise Problem(
             "Only a background response can be streamed again, and this one was not made in the background.",
             param="stream",
             code="unsupported_parameter",
         )
-    session, turn = await request.app[TURNS].response(request[TENANT], request.match_info["response_id"])
     return answer(response_object(turn), headers=continuity_of(request).echo(session.session_id))
 
 

@@ -25,6 +25,8 @@ from eventstore.events import (
 )
 from projections.session import Session, Turn
 
+NOTHING_NEW = "there is nothing new behind the last assistant message: send the next user or tool message"
+
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """Open a turn. `is_gone` tells of an open turn whether whoever opened it no longer works on it."""
@@ -70,7 +72,7 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
     # While nothing has completed, a session takes in all that the body holds: a failed first turn loses no history.
     items = request.items if session.newest else request.opening
     if not items:
-        raise NothingNew("there is nothing new behind the last assistant message: send the next user or tool message")
+        raise NothingNew(NOTHING_NEW)
     return TurnStarted(
         turn_id=command.turn_id,
         api=request.api,

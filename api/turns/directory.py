@@ -22,6 +22,7 @@ from projections import conversations, responses, tips
 SERVER_MADE = "conv_"  # ids of conversations that only the server makes
 RESPONSE = "resp_"
 KNOWN_MAX = 20_000
+SAID_BACK_CHARACTERS = 256
 
 _QUERIES = {
     "session": tips.ROOT_OF,
@@ -81,7 +82,7 @@ class Directory:
         """The root of the session's lineage; raises `SessionNotFound`."""
         root_id = await self._lookup(tenant, "session", session_id)
         if root_id is None:
-            raise SessionNotFound(f"Session not found: {session_id}")
+            raise SessionNotFound(f"Session not found: {_short(session_id)}")
         return root_id
 
     async def response(self, tenant: str, response_id: str) -> str:
@@ -89,7 +90,7 @@ class Directory:
         turn_id = response_id.removeprefix(RESPONSE)
         root_id = await self._lookup(tenant, "response", turn_id) if turn_id != response_id else None
         if root_id is None:
-            raise ResponseNotFound(f"Response not found: {response_id}")
+            raise ResponseNotFound(f"Response not found: {_short(response_id)}")
         return root_id
 
     def learn(self, tenant: str, kind: str, name: str, root_id: str) -> None:
@@ -127,7 +128,7 @@ class Directory:
         try:
             return await self.response(tenant, response_id)
         except ResponseNotFound:
-            raise PreviousNotFound(f"Previous response with id '{response_id}' not found.") from None
+            raise PreviousNotFound(f"Previous response with id '{_short(response_id)}' not found.") from None
 
     async def _lookup(self, tenant: str, kind: str, name: str) -> str | None:
         if not name:
@@ -141,13 +142,18 @@ class Directory:
         return str(rows[0][0])
 
 
+def _short(name: str) -> str:
+    """A name as it is said back to whoever sent it."""
+    return name if len(name) <= SAID_BACK_CHARACTERS else name[:SAID_BACK_CHARACTERS] + "…"
+
+
 def _agree(names: Names, by_session: str | None, root_id: str) -> None:
     if names.session_id and (by_session or names.session_id) != root_id:
         raise _mismatch(names)
 
 
 def _mismatch(names: Names) -> SessionMismatch:
-    other = names.conversation or names.previous_response_id
+    other = _short(names.conversation or names.previous_response_id)
     return SessionMismatch(
         f"'{other}' belongs to another session than '{names.session_id}': send one name, or the right two"
     )

@@ -26,7 +26,7 @@ from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE, Directory, Views
 from api.turns.line import Line
 from api.turns.open_turn import OpenTurn
-from api.turns.refusals import LineageBusy, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
+from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from eventstore.events import CancelReason, Event, ForkPoint, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, LogError, VersionConflict
@@ -177,6 +177,8 @@ class Turns:
 
     async def _enter(self, request: TurnRequest) -> tuple[Session, ForkPoint | None]:
         """Wait for the lineage's turn and hold it; one behind a turn that is not the newest gets a fork of its own."""
+        if not request.items:
+            await self._refuse_nothing_new(request)
         root_id, after = await self._directory.place(request.tenant, request.names)
         stream = lineage_stream(request.tenant, root_id)
         await self._line.enter(stream)
@@ -191,6 +193,12 @@ class Turns:
         self._line.leave(stream)
         await self._line.enter(fork.stream)
         return fork, ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
+
+    async def _refuse_nothing_new(self, request: TurnRequest) -> None:
+        """Before a conversation is claimed: without new items, only a session without a transcript can have a turn."""
+        place = await self._directory.find(request.tenant, request.names)
+        if place and (await self._sessions.get(lineage_stream(request.tenant, place.root_id))).newest:
+            raise NothingNew(decide.NOTHING_NEW)
 
     async def _begin(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> OpenTurn:
         loop = asyncio.get_running_loop()
@@ -276,8 +284,6 @@ def _completed(session: Session, turn_id: str) -> Turn:
 
 
 def _failure(error: BaseException) -> Failure:
-    if isinstance(error, ModelRefused):
-        return Failure(error.code or "upstream_error", str(error), error.status)
     if isinstance(error, ModelError):
-        return Failure(error.code or "upstream_error", str(error), 0)
+        return Failure(error.code, str(error), error.status if isinstance(error, ModelRefused) else 0)
     return Failure("internal_error", f"{type(error).__name__}: {error}", 500)

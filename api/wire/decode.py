@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -14,12 +14,13 @@ Fields = dict[str, msgspec.Raw]
 
 encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(Fields).decode
-_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 
 
 def body_of(decoder: msgspec.json.Decoder[T], body: bytes, where: str = "") -> T:
     """`body` as the decoder's type. `where` is the place of a part that is decoded on its own: `messages[3]`."""
     try:
+        body.decode()  # what is only passed on is not looked at, and must be text all the same
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(error, where) from error
@@ -40,16 +41,10 @@ def digest_of(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def fields_of(parameters: bytes) -> dict[str, Any]:
-    """Stored parameters, decoded."""
-    decoded: dict[str, Any] = msgspec.json.decode(parameters)
-    return decoded
-
-
 def _invalid(error: msgspec.ValidationError, where: str) -> Problem:
     text = str(error)
     found = _PATH.search(text)
-    path = found["path"] if found else ""
+    path = found["path"].removesuffix("[...]") if found else ""
     dot = "." if where and path and not path.startswith("[") else ""
     path = where + dot + path
     if missing := re.match(r"Object missing required field `(?P<name>\w+)`", text):

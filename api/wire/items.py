@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from projections.messages import fields
+
 
 class OutputText(msgspec.Struct):
     """A text part of a message."""
@@ -76,9 +78,6 @@ class CustomToolCallItem(msgspec.Struct):
 Item = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
 
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-
-
 def message_id(turn_id: str) -> str:
     """The id of the turn's message item."""
     return f"msg_{turn_id}"
@@ -99,7 +98,7 @@ def output_items(turn_id: str, message: bytes, status: str = "completed", *, by_
 
     Reads what it knows and passes over the rest: what a model server once sent must always be shown.
     """
-    said = _decode(message)
+    said = fields(message)
     order = [name for name in said if name in _SPOKEN] if by_arrival else _SPOKEN
     items: dict[str, Item] = {}
     for name in order:

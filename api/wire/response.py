@@ -5,9 +5,9 @@ from typing import Any, Literal
 import msgspec
 
 from api.turns.directory import RESPONSE
-from api.wire.decode import fields_of
 from api.wire.items import Item, output_items
 from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
+from projections.messages import fields
 from projections.session import Status, Turn
 
 
@@ -198,7 +198,7 @@ def _instructions(started: TurnStarted) -> str | None:
 def _parameters(started: TurnStarted) -> dict[str, Any]:
     if started.parameters == b"{}":
         return _DEFAULTS
-    given = fields_of(started.parameters)
+    given = fields(started.parameters)
     if tools := given.get("tools"):
         given["tools"] = [_FUNCTION_KEYS | tool if tool.get("type") == "function" else tool for tool in tools]
     return {name: given.get(name, default) for name, default in _DEFAULTS.items()}

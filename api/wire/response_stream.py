@@ -87,11 +87,11 @@ class ResponseStream:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         turn_id = self._turn.turn_id
         frames = b""
-        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+        if thought := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
             frames += self._say(ReasoningItem(reasoning_id(turn_id)), ReasoningText(""), thought)
-        if text := delta.get("content"):
+        if text := _text(delta.get("content")):
             frames += self._say(MessageItem(message_id(turn_id)), OutputText(""), text)
-        if refusal := delta.get("refusal"):
+        if refusal := _text(delta.get("refusal")):
             frames += self._say(MessageItem(message_id(turn_id)), Refusal(""), refusal)
         for place, call in enumerate(delta.get("tool_calls") or ()):
             frames += self._call(call, call.get("index", place))
@@ -112,8 +112,8 @@ class ResponseStream:
         custom = call.get("custom")
         said = custom or call.get("function") or {}
         cls = CustomToolCallItem if custom else FunctionCallItem
-        frames, opened = self._opened(cls(item_id, call.get("id") or "", said.get("name") or ""))
-        if delta := said.get("input" if custom else "arguments"):
+        frames, opened = self._opened(cls(item_id, _text(call.get("id")), _text(said.get("name"))))
+        if delta := _text(said.get("input" if custom else "arguments")):
             opened.pieces.append(delta)
             kind = "custom_tool_call_input" if custom else "function_call_arguments"
             frames += self._event(f"response.{kind}.delta", **_place(opened), delta=delta)
@@ -157,6 +157,10 @@ class ResponseStream:
         payload = encode({"type": kind, "sequence_number": self._sequence_number, **fields})
         self._sequence_number += 1
         return b"event: " + kind.encode() + b"\ndata: " + payload + b"\n\n"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _logprobs(part: OutputText | Refusal | ReasoningText) -> dict[str, Any]:

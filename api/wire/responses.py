@@ -114,8 +114,10 @@ def turn_request(
     With a session header, what is new is what stands behind the input's last item from a model, as in a chat. By the
     other names the whole input is new: that is what they are for.
     """
+    if isinstance(request.input, str) and not request.input.strip():
+        raise Problem("input must not be empty.", param="input", code="empty_message")
     items = _items(request.input, "input")
-    if not items:
+    if all(item.type == "reasoning" for _, item in items):
         raise Problem("No user message found in input.", param="input", code="empty_input")
     history = _items(request.conversation_history or [], "conversation_history")
     new = _behind_model(items) if headers.session_id else items

@@ -6,6 +6,7 @@ import msgspec
 
 from api.problem import Problem
 from eventstore.events import TurnCompleted, TurnFailed
+from projections.messages import fields
 from projections.session import Session, Status, Turn
 from projections.sessions import SessionRow
 
@@ -96,9 +97,6 @@ class MessageList(msgspec.Struct):
     has_more: bool
 
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-
-
 def whole_number(text: str | None, name: str, default: int, maximum: int) -> int:
     """A query parameter from 0 to `maximum`; raises `Problem`. More than the maximum is the maximum."""
     if text is None:
@@ -147,7 +145,7 @@ def message_list(session: Session, limit: int, offset: int | None) -> MessageLis
 
 
 def _entry(session: Session, number: int, turn: Turn, data: bytes) -> MessageEntry:
-    message = _decode(data)
+    message = fields(data)
     role = str(message.get("role"))
     answered = role == "assistant" and turn.ended is not None and data in turn.ended.output
     done = turn.ended if isinstance(turn.ended, TurnCompleted) else None
