@@ -98,7 +98,7 @@ class ModelRefused(ModelError):
     ) -> None:
         if status in (401, 403):
             message, code = f"the model server refused turnlog's own key: {message}", "upstream_auth"
-        elif status >= 500:
+        elif not 400 <= status < 500:
             message, code = f"the model server failed ({status}): {message}", "upstream_error"
         super().__init__(message)
         self.status = status
