@@ -156,10 +156,6 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
-class UndecodableEvent(Exception):
-    """These bytes are not a fact this version knows. Says what it would take to read them."""
-
-
 def type_name(event: Event) -> str:
     """The stored name of the event's type."""
     return _NAMES[type(event)]
@@ -170,18 +166,21 @@ def encode(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
-def decode(name: str, data: bytes) -> Event:
-    """The event of type `name` in `data`; raises `UndecodableEvent` where this version can not read it."""
+def decode(data: bytes) -> Event:
+    """The event in `data`; raises `msgspec.DecodeError`. `why_not` then tells what is wrong with it."""
+    return _decoder.decode(data)
+
+
+def why_not(name: str, data: bytes) -> str | None:
+    """Why an event of the type `name` can not be read; None where it can."""
     try:
-        event = _decoder.decode(data)
+        decode(data)
     except msgspec.DecodeError as error:
-        raise UndecodableEvent(_why_not(name, error)) from error
-    if event.__class__.__name__ != name:
-        raise UndecodableEvent(f"the row says {name}, its data says {type_name(event)}")
-    return event
+        return _reason(name, error)
+    return None
 
 
-def _why_not(name: str, error: msgspec.DecodeError) -> str:
+def _reason(name: str, error: msgspec.DecodeError) -> str:
     base, _, version = name.partition(":")
     if name in _KNOWN:
         return f"its data is not a {name}: {error}"

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Self, cast
 
 import aiosqlite
+import msgspec
 
 from eventstore import chain, schema
-from eventstore.chain import SALT_BYTES, BrokenChain, Row
-from eventstore.events import Event, UndecodableEvent, decode
+from eventstore.chain import GENESIS, SALT_BYTES, BrokenChain, Row
+from eventstore.events import Event, decode, why_not
 from eventstore.lock import exclusive
-from eventstore.log import Head, LogDamaged, LogUnavailable, LogUnreadable, Recorded
+from eventstore.log import Head, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = "log.db"
 LOCK_FILE = "lock"
 READ_ROWS_MAX = 1_000
 POLL_S = 0.1
-_EMPTY = Head(0, chain.GENESIS)
+_EMPTY = Head(0, GENESIS)
 
 
 class SqliteLog:
@@ -83,7 +84,7 @@ class SqliteLog:
     async def hash_at(self, position: int) -> bytes | None:
         """See `EventLog.hash_at`."""
         if position == 0:
-            return chain.GENESIS
+            return GENESIS
         rows = await self._fetch(schema.HASH_AT, (position,))
         return bytes(rows[0][0]) if rows else None
 
@@ -97,13 +98,13 @@ class SqliteLog:
             if version != expected:
                 raise LogDamaged(position, f"{stream} goes on at version {version}, expected {expected}")
             with _undamaged():
-                chain.check(cast("Row", row), position, previous or chain.GENESIS)
+                chain.check(cast("Row", row), position, previous or GENESIS)
             recorded += _decoded([cast("Row", row)])
         return recorded
 
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`. `check=False` leaves the hashes unchecked, for those who have just done it."""
-        previous = await self.hash_at(after_position)
+        previous = await self.hash_at(after_position) if check else GENESIS
         if previous is None:
             return
         while rows := cast("list[Row]", await self._fetch(schema.READ_ALL, (after_position, READ_ROWS_MAX))):
@@ -119,7 +120,8 @@ class SqliteLog:
         """See `EventLog.follow`. A log opened read-only is asked for news ten times a second."""
         while True:
             self._news.clear()
-            async for batch in self.read_all(after_position):
+            # What follows live was hashed a moment ago; the past is checked by those who serve it.
+            async for batch in self.read_all(after_position, check=False):
                 yield batch
                 after_position = batch[-1].position
             if self._writer is None:
@@ -144,19 +146,22 @@ class SqliteLog:
 def _decoded(rows: Iterable[Row]) -> list[Recorded]:
     try:
         return [
-            Recorded(position, stream, version, recorded_us, decode(type_, data[SALT_BYTES:]), hash_)
-            for position, stream, version, type_, recorded_us, data, hash_ in rows
+            Recorded(position, stream, version, recorded_us, decode(data[SALT_BYTES:]), hash_)
+            for position, stream, version, _, recorded_us, data, hash_ in rows
         ]
-    except UndecodableEvent:
+    except (msgspec.DecodeError, TypeError):
         raise _unreadable(rows) from None
 
 
-def _unreadable(rows: Iterable[Row]) -> LogUnreadable:
+def _unreadable(rows: Iterable[Row]) -> LogError:
+    """Which of the rows can not be read, and what it would take."""
     for position, _, _, type_, _, data, _ in rows:
         try:
-            decode(type_, data[SALT_BYTES:])
-        except UndecodableEvent as error:
-            return LogUnreadable(position, str(error))
+            reason = why_not(type_, data[SALT_BYTES:])
+        except TypeError:
+            return LogDamaged(position, "the row does not hold an event")
+        if reason:
+            return LogUnreadable(position, reason)
     raise AssertionError("every row decodes, and one did not")
 
 

@@ -87,7 +87,7 @@ class Writer:
         self._queue.append(append)
         self._queued_rows += len(events)
         self._wake.set()
-        return await _uninterrupted(append.done)
+        return await _uninterrupted(append)
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -228,18 +228,20 @@ def _settle_error(append: _Append, error: LogError) -> None:
         append.done.set_exception(error)
 
 
-async def _uninterrupted(done: asyncio.Future[tuple[Recorded, ...]]) -> tuple[Recorded, ...]:
-    """Wait for `done` even when cancelled; the cancellation then strikes at the caller's next await.
+async def _uninterrupted(append: _Append) -> tuple[Recorded, ...]:
+    """Wait for the append even when cancelled; the cancellation then strikes at the caller's next await.
 
     A queued write can not be taken back, so a caller must always learn what became of it.
     """
     try:
-        return await asyncio.shield(done)
+        return await append.done
     except asyncio.CancelledError:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (only a task can be cancelled)
         task.uncancel()
+        if append.done.cancelled():  # the cancellation went through to what was waited for: wait for another
+            append.done = asyncio.get_running_loop().create_future()
         try:
-            return await _uninterrupted(done)
+            return await _uninterrupted(append)
         finally:
             task.cancel()

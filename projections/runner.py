@@ -79,6 +79,7 @@ class Runner:
         self._reader: aiosqlite.Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._failure: LogError | ViewsUnusable | ViewsUnavailable | None = None
+        self._target = 0  # the furthest position that anybody has waited for
         self._wanted = asyncio.Event()
         self._moved = asyncio.Condition()
         self._repair = asyncio.Lock()
@@ -105,6 +106,7 @@ class Runner:
         """Return once the views have taken in everything that the log holds now; raises `ViewsUnavailable`."""
         target = self._log.head().position
         if self._position < target:
+            self._target = max(self._target, target)
             self._wanted.set()
             try:
                 async with asyncio.timeout(wait_s), self._moved:
@@ -189,10 +191,12 @@ class Runner:
             self._moved.notify_all()
 
     async def _rest(self) -> None:
+        if self._position < self._target:
+            return
+        self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REST_S):
                 await self._wanted.wait()
-        self._wanted.clear()
 
 
 async def _open(log: EventLog, path: Path, views: Sequence[View]) -> ViewStore:

@@ -79,7 +79,6 @@ class Session:
     """A lineage's current state. `version` is its stream's; 0 means that nothing has been recorded yet."""
 
     __slots__ = (
-        "_by_id",
         "_messages",
         "_messages_bytes",
         "_rendered",
@@ -106,7 +105,6 @@ class Session:
         self.open: Turn | None = None
         self._weighed = 0  # how many turns, inherited ones first, are in `_weight_bytes`
         self._weight_bytes = _SESSION_OVERHEAD_BYTES
-        self._by_id: dict[str, Turn] = {}
         self._messages: list[bytes] = []
         self._messages_bytes = 0
         self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
@@ -125,13 +123,12 @@ class Session:
         self.version = recorded.version
         match event:
             case TurnStarted():
-                self.open = Turn(event, recorded.recorded_us)
-                self.turns.append(self.open)
-                self._by_id[event.turn_id] = self.open
+                self.open = turn = Turn(event, recorded.recorded_us)
+                self.turns.append(turn)
             case TurnCompleted() | TurnFailed() | TurnCancelled():
                 self._end(event, recorded.recorded_us)
             case ResponseEvicted():
-                self._by_id[event.turn_id].evicted = event.reason
+                self._evict(event)
             case SessionStarted():
                 self.started = event
                 self.started_us = recorded.recorded_us
@@ -143,10 +140,16 @@ class Session:
                 assert_never(event)
 
     def _end(self, event: Ended, recorded_us: int) -> None:
-        turn = self._by_id[event.turn_id]
+        turn = self.open
+        assert turn is not None  # noqa: S101 (only an open turn can end, and there is one at a time)
         turn.ended = event
         turn.ended_us = recorded_us
         self.open = None
+
+    def _evict(self, event: ResponseEvicted) -> None:
+        turn = self.find(event.turn_id)
+        assert turn is not None  # noqa: S101 (a response is evicted in the stream of its turn)
+        turn.evicted = event.reason
 
     @property
     def root_id(self) -> str:
@@ -167,8 +170,8 @@ class Session:
         return self.inherited[-1] if self.inherited else None
 
     def find(self, turn_id: str) -> Turn | None:
-        """The turn of that id, begun in this lineage."""
-        return self._by_id.get(turn_id)
+        """The turn of that id, begun in this lineage. Mostly one of the newest is asked for, so they come first."""
+        return next((turn for turn in reversed(self.turns) if turn.started.turn_id == turn_id), None)
 
     def up_to(self, turn_id: str) -> tuple[Turn, ...]:
         """The transcript's turns up to and with `turn_id`: what a fork from there inherits."""
@@ -210,5 +213,7 @@ class Session:
 
     def _settled(self, after: int) -> list[Turn]:
         """The turns that have ended, inherited ones first, without the first `after` of them."""
+        if after == len(self.inherited) + len(self.turns) - (self.open is not None):
+            return []
         own = self.turns[max(0, after - len(self.inherited)) :]
         return [*self.inherited[after:], *(turn for turn in own if turn.ended)]

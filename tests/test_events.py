@@ -18,13 +18,13 @@ from eventstore.events import (
     TurnCompleted,
     TurnFailed,
     TurnStarted,
-    UndecodableEvent,
     conversation_stream,
     decode,
     encode,
     lineage_stream,
     parse_stream,
     type_name,
+    why_not,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -84,7 +84,7 @@ def test_the_stored_bytes_of_a_fact_never_change(event: Event) -> None:
 @pytest.mark.parametrize("event", EXAMPLES, ids=type_name)
 def test_a_golden_file_is_read_back_whole(event: Event) -> None:
     golden = (GOLDEN / f"{type_name(event)}.msgpack").read_bytes()
-    assert decode(type_name(event), golden) == event
+    assert decode(golden) == event
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=type_name)
@@ -100,7 +100,7 @@ def test_every_fact_is_longer_than_a_digest_with_its_salt() -> None:
 
 def test_fields_that_a_later_version_adds_are_passed_over() -> None:
     later = msgspec.msgpack.encode({"type": "ResponseEvicted", "turn_id": "t", "reason": "lru", "added_later": 1})
-    assert decode("ResponseEvicted", later) == ResponseEvicted(turn_id="t", reason="lru")
+    assert decode(later) == ResponseEvicted(turn_id="t", reason="lru")
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,10 @@ def test_fields_that_a_later_version_adds_are_passed_over() -> None:
         ("TurnStarted:2", {"type": "TurnStarted:2"}, "TurnStarted in version 2; this turnlog reads version 1"),
         ("SessionDreamt", {"type": "SessionDreamt"}, "unknown event type 'SessionDreamt'"),
         ("TurnStarted", {"type": "TurnStarted"}, "its data is not a TurnStarted"),
-        ("TurnStarted", {"type": "ResponseEvicted", "turn_id": "t", "reason": "lru"}, "the row says TurnStarted"),
     ],
 )
 def test_what_can_not_be_read_says_what_it_would_take(name: str, data: dict[str, object], said: str) -> None:
-    with pytest.raises(UndecodableEvent, match=said):
-        decode(name, msgspec.msgpack.encode(data))
+    assert said in (why_not(name, msgspec.msgpack.encode(data)) or "")
 
 
 def test_a_conversations_name_may_hold_slashes() -> None:

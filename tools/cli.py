@@ -1,11 +1,14 @@
 """The command line: `turnlog …`."""
 
+import gc
 from pathlib import Path
 
 import click
 
 from tools import audit, bench, keys, replay, serve
 from tools.options import load_config
+
+GC_THRESHOLD = 50_000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -21,6 +24,8 @@ from tools.options import load_config
 )
 def main() -> None:
     """An event-sourced session service for LLM chat clients."""
+    # Facts are acyclic and opted out of collection; what little is left to collect need not be looked for so often.
+    gc.set_threshold(GC_THRESHOLD)
 
 
 main.add_command(serve.serve)

@@ -11,7 +11,7 @@ from eventstore.events import SessionStarted, lineage_stream, parse_stream
 from eventstore.log import EventLog, Recorded
 from projections.session import Session, Turn
 
-WEIGHT_MAX_BYTES = 32_000_000
+WEIGHT_MAX_BYTES = 48_000_000
 
 
 class Sessions:
