@@ -10,7 +10,7 @@ import structlog
 from aiohttp import hdrs, web
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from api.context import GUARD, KEYRING, REQUEST_ID, SETTINGS, TENANT, answer
+from api.context import ECHO, GUARD, KEYRING, REQUEST_ID, SETTINGS, TENANT, answer
 from api.errors import problem_of
 from api.ids import new_request_id
 from api.keys import DEFAULT_TENANT
@@ -20,14 +20,16 @@ from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID_HEADER = "x-request-id"
+SERVER_NAME = "turnlog"
 OPEN_PATHS = frozenset({"/health", "/v1/health"})
 CLIENT_GONE = 499  # what other servers log for a client that hung up; never sent
 
 _log = structlog.get_logger()
 
-_PREFLIGHT = {
+_ALLOWED = ("Authorization", "Content-Type", IDEMPOTENCY_KEY, *CONTINUITY)
+_SDK_HEADERS = ("x-stainless-", "openai-")
+_PREFLIGHT: dict[str, str] = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PATCH, DELETE, OPTIONS",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join(("Authorization", "Content-Type", IDEMPOTENCY_KEY, *CONTINUITY)),
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }
 _EXPOSED = ", ".join((*CONTINUITY, REQUEST_ID_HEADER, "Retry-After"))
@@ -52,7 +54,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
             _log.error(
                 "request failed", **_told(request), code=problem.code, reason=str(error), exc_info=_ours(problem)
             )
-        return answer(envelope(problem), status=problem.status, headers=problem.headers)
+        headers = {**request.get(ECHO, {}), **problem.headers}
+        return answer(envelope(problem), status=problem.status, headers=headers)
     else:
         status = response.status
         return response
@@ -64,7 +67,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
     """What every answer carries, streamed ones too."""
     response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
-    response.headers[hdrs.SERVER] = "turnlog"
+    response.headers[hdrs.SERVER] = SERVER_NAME
     if origin := request.headers.get(hdrs.ORIGIN):
         origins = request.app[SETTINGS].cors_origins
         if origin in origins or "*" in origins:
@@ -77,11 +80,18 @@ async def _admitted(request: web.Request, handler: Handler) -> web.StreamRespons
     if origin := request.headers.get(hdrs.ORIGIN):
         _check_origin(request, origin)
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-            return web.Response(headers=_PREFLIGHT)
+            return web.Response(headers=_preflight(request))
     if request.match_info.http_exception is None and request.path not in OPEN_PATHS:
         request[TENANT] = _tenant_of(request)
         request.app[GUARD].ensure_whole()
     return await handler(request)
+
+
+def _preflight(request: web.Request) -> dict[str, str]:
+    """What a page may send: our own headers, and those that OpenAI's SDK in a browser adds to every request."""
+    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "").split(",")
+    added = [name.strip() for name in asked if name.strip().lower().startswith(_SDK_HEADERS)]
+    return {**_PREFLIGHT, hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join((*_ALLOWED, *added))}
 
 
 def _check_origin(request: web.Request, origin: str) -> None:

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from api.boundary import REQUEST_ID_HEADER
+from api.boundary import REQUEST_ID_HEADER, SERVER_NAME
 from api.context import answer
 from api.ids import new_request_id
 from api.problem import Problem, envelope
@@ -37,7 +37,9 @@ class _Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already: it can only be broken off")
         problem = Problem(f"This is not a valid HTTP request: {reason}", status=status, code="bad_http")
-        response = answer(envelope(problem), status=status, headers={REQUEST_ID_HEADER: request_id})
+        response = answer(
+            envelope(problem), status=status, headers={REQUEST_ID_HEADER: request_id, "Server": SERVER_NAME}
+        )
         response.force_close()
         return response
 

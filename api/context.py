@@ -21,6 +21,7 @@ TOO_LARGE = Problem("Request body too large: at most 10,000,000 bytes.", status=
 
 TENANT = web.RequestKey("tenant", str)
 REQUEST_ID = web.RequestKey("request_id", str)
+ECHO: web.RequestKey[dict[str, str]] = web.RequestKey("echo")  # continuity headers, once a turn is open
 
 
 def continuity_of(request: web.Request) -> Continuity:

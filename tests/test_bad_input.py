@@ -18,6 +18,7 @@ import msgspec
 import openai
 import pytest
 import pytest_asyncio
+from multidict import CIMultiDict
 
 from api import keys
 from api.app import ROUTES
@@ -243,7 +244,6 @@ async def test_nesting_about_as_deep_as_can_be_read_is_taken_or_refused(
 
 
 @both_apis
-@pytest.mark.xfail(strict=True, reason="just before Python's limit it is too deep only once the turn has begun")
 async def test_nesting_that_is_refused_leaves_no_session(server: Server, upstream: Upstream, path: str) -> None:
     upstream.script = lambda _: says("ok")
     edge = await deepest(server, path)
@@ -889,3 +889,30 @@ async def test_a_client_that_hangs_up_in_the_middle_of_its_body_leaves_nothing(s
             assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
+
+
+@on_shared
+async def test_two_session_headers_that_differ_are_400(shared: Shared) -> None:
+    headers = CIMultiDict([("X-Hermes-Session-Id", "one"), ("X-Hermes-Session-Id", "two")])
+    error = await refused(shared.server, CHAT, 400, json=good(CHAT), headers=headers)
+    assert (error["param"], error["code"]) == ("X-Hermes-Session-Id", "duplicate_header")
+
+
+@on_shared
+async def test_a_tool_message_says_which_call_it_answers(shared: Shared) -> None:
+    body = {"model": "m", "messages": [{"role": "tool", "content": "12"}]}
+    error = await refused(shared.server, CHAT, 400, json=body)
+    assert (error["param"], error["code"]) == ("messages[0].tool_call_id", MISSING)
+
+
+async def test_a_preflight_lets_openais_sdk_in_a_browser_send_its_headers(data: Path) -> None:
+    origin = "https://chat.example"
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "authorization, x-stainless-lang, x-other"
+    async with (
+        serving(data, cors_origins=(origin,)) as server,
+        server.http.options("/v1/responses", headers=asked) as answer,
+    ):
+        allowed = answer.headers["Access-Control-Allow-Headers"].lower()
+    assert "x-stainless-lang" in allowed
+    assert "x-other" not in allowed

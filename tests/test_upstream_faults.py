@@ -798,3 +798,15 @@ async def test_a_client_that_hangs_up_before_the_first_byte_cancels_its_turn(
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await until_ended(session)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_an_error_tells_the_session_that_the_failed_turn_is_in(
+    server: Server, upstream: Upstream, stream: bool
+) -> None:
+    upstream.script = lambda _: refuses(500)
+    body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+    async with server.http.post("/v1/chat/completions", json=body) as answer:
+        assert answer.status == 502
+        session_id = answer.headers["X-Hermes-Session-Id"]
+    assert [message["status"] for message in await server.messages(session_id)] == ["failed"]

@@ -4,7 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import TENANT, TURNS, answer, body_of, continuity_of, model_of
+from api.context import ECHO, TENANT, TURNS, answer, body_of, continuity_of, model_of
 from api.routes.streaming import stream_turn
 from api.wire import chat
 
@@ -21,5 +21,6 @@ async def create(request: web.Request) -> web.StreamResponse:
         writer_of = partial(chat.StreamedCompletion, wants_usage=asked.wants_usage)
         return await stream_turn(request, opened, headers, writer_of)
     async with opened as turn:
+        request[ECHO] = echo = headers.echo(turn.session_id)
         done = await turn.answer()
-    return answer(chat.completion(done), headers=headers.echo(turn.session_id))
+    return answer(chat.completion(done), headers=echo)

@@ -4,7 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import TENANT, TURNS, answer, body_of, continuity_of, model_of
+from api.context import ECHO, TENANT, TURNS, answer, body_of, continuity_of, model_of
 from api.problem import Problem
 from api.routes.streaming import stream_turn
 from api.wire import responses
@@ -24,8 +24,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     if asked.stream:
         return await stream_turn(request, opened, headers, partial(ResponseStream, store=store))
     async with opened as turn:
+        request[ECHO] = echo = headers.echo(turn.session_id)
         done = await turn.answer()
-    return answer(response_object(done, store=store), headers=headers.echo(turn.session_id))
+    return answer(response_object(done, store=store), headers=echo)
 
 
 async def get(request: web.Request) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from api.context import ECHO
 from api.errors import problem_of
 from api.models.model import Chunk
 from api.problem import Problem
@@ -47,7 +48,8 @@ async def stream_turn(
         writer: Writer | None = None
         try:
             async with opened as turn:
-                stream.announce(headers.echo(turn.session_id))
+                request[ECHO] = echo = headers.echo(turn.session_id)
+                stream.announce(echo)
                 writer = writer_of(turn.turn)
                 prefix = writer.opening
                 async with contextlib.aclosing(turn.chunks()) as chunks:

@@ -120,6 +120,9 @@ def _check_newest(messages: Sequence[_Message]) -> None:
         raise Problem("No user message found in messages.", param="messages", code="no_user_message")
     newest = spoken[-1][0]
     for index, message in spoken:
+        if message.role == "tool" and not message.tool_call_id:
+            path = f"messages[{index}].tool_call_id"
+            raise Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
         is_required = message.role == "user" and index == newest
         check_content(message.content, f"messages[{index}].content", is_required=is_required)
 

@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 Fields = dict[str, msgspec.Raw]
 
+MARGIN_FRAMES = 60
+
 encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
@@ -21,13 +23,18 @@ def body_of(decoder: msgspec.json.Decoder[T], body: bytes, where: str = "") -> T
     """`body` as the decoder's type. `where` is the place of a part that is decoded on its own: `messages[3]`."""
     try:
         body.decode()  # what is only passed on is not looked at, and must be text all the same
-        return decoder.decode(body)
+        return _with_margin(decoder, body, MARGIN_FRAMES)
     except msgspec.ValidationError as error:
         raise _invalid(error, where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(f"Invalid JSON in request body: {error}", code="invalid_json") from error
     except RecursionError as error:
         raise Problem("Invalid JSON in request body: it is nested too deeply", code="invalid_json") from error
+
+
+def _with_margin(decoder: msgspec.json.Decoder[T], body: bytes, frames: int) -> T:
+    """Decode some frames further down than need be: what can be read here can be read again deeper in a turn."""
+    return _with_margin(decoder, body, frames - 1) if frames else decoder.decode(body)
 
 
 def rest_of(body: bytes, known: frozenset[str]) -> bytes:

@@ -59,19 +59,22 @@ def continuity(headers: Mapping[str, str], *, has_keys: bool) -> Continuity:
     """Read the continuity headers; raises `Problem` where one is malformed, or where there are no keys to tell
     clients apart by.
     """
-    found = {name.lower(): value.strip() for name, value in headers.items() if name.lower() in _READ}
-    found = {name: value for name, value in found.items() if value}
+    found: dict[str, str] = {}
+    for name, padded in headers.items():
+        known, value = name.lower(), padded.strip()
+        if known in _READ and value and found.setdefault(known, value) != value:
+            raise Problem(f"{name} is sent twice, with different values.", param=name, code="duplicate_header")
     if not found:
         return _NOTHING
     for name in CONTINUITY:
-        if value := found.get(name.lower()):
+        if said := found.get(name.lower()):
             if not has_keys:
                 raise Problem(
                     f"{name} requires API key authentication, and this server has no API key configured.",
                     status=403,
                     code="session_requires_key",
                 )
-            _check_text(name, value)
+            _check_text(name, said)
     session_id = found.get(SESSION_ID.lower(), "")
     check_session_id(session_id, SESSION_ID)
     return Continuity(
