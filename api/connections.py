@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from api.boundary import REQUEST_ID_HEADER, SERVER_NAME
 from api.context import answer
+from api.errors import problem_of
 from api.ids import new_request_id
 from api.problem import Problem, envelope
 
@@ -36,7 +37,10 @@ class _Connection(RequestHandler):
         _log.warning("not a request", request_id=request_id, status=status, reason=reason)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already: it can only be broken off")
-        problem = Problem(f"This is not a valid HTTP request: {reason}", status=status, code="bad_http")
+        if exc is not None and status >= 500:
+            problem = problem_of(RuntimeError(reason))  # our own fault, outside of the middleware
+        else:
+            problem = Problem(f"This is not a valid HTTP request: {reason}", status=status, code="bad_http")
         response = answer(
             envelope(problem), status=status, headers={REQUEST_ID_HEADER: request_id, "Server": SERVER_NAME}
         )

@@ -63,7 +63,7 @@ def continuity(headers: Mapping[str, str], *, has_keys: bool) -> Continuity:
     for name, padded in headers.items():
         known, value = name.lower(), padded.strip()
         if known in _READ and value and found.setdefault(known, value) != value:
-            raise Problem(f"{name} is sent twice, with different values.", param=name, code="duplicate_header")
+            raise Problem(f"{name} is sent twice, with different values.", param=str(name), code="duplicate_header")
     if not found:
         return _NOTHING
     for name in CONTINUITY:
