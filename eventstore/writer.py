@@ -35,7 +35,7 @@ HEADS_MAX = 16_384
 class _Append:
     """One caller's events on their way to the table, encoded already: what can not be stored fails its caller alone."""
 
-    __slots__ = ("done", "encoded", "events", "expected_version", "recorded", "stream")
+    __slots__ = ("done", "encoded", "events", "expected_version", "outcome", "recorded", "stream")
 
     def __init__(self, stream: str, expected_version: int, events: Sequence[Event]) -> None:
         stream.encode()  # a name that is not text must not get as far as the chain
@@ -44,7 +44,38 @@ class _Append:
         self.events = events
         self.encoded = [(type_name(event), encode(event)) for event in events]
         self.recorded: list[Recorded] = []
-        self.done: asyncio.Future[tuple[Recorded, ...]] = asyncio.get_running_loop().create_future()
+        self.outcome: tuple[Recorded, ...] | LogError | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, outcome: tuple[Recorded, ...] | LogError) -> None:
+        """Say what became of it; what is said first counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            if not self.done.done():
+                self.done.set_result(None)
+
+    async def settled(self) -> tuple[Recorded, ...]:
+        """Wait for the outcome even when cancelled; the cancellation then strikes at the caller's next await.
+
+        A queued write can not be taken back, so a caller must always learn what became of it. Cancelling a task cancels
+        the future that it waits for at once, before the task runs: the outcome may come in between, and is kept apart.
+        """
+        cancellations = 0
+        task = asyncio.current_task()
+        while self.outcome is None:
+            try:
+                await self.done
+            except asyncio.CancelledError:
+                assert task is not None  # noqa: S101 (only a task can be cancelled)
+                task.uncancel()
+                cancellations += 1
+                self.done = asyncio.get_running_loop().create_future()
+        for _ in range(cancellations):
+            assert task is not None  # noqa: S101 (it was cancelled)
+            task.cancel()
+        if isinstance(self.outcome, LogError):
+            raise self.outcome
+        return self.outcome
 
 
 class _Staged(NamedTuple):
@@ -87,7 +118,7 @@ class Writer:
         self._queue.append(append)
         self._queued_rows += len(events)
         self._wake.set()
-        return await _uninterrupted(append)
+        return await append.settled()
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -207,11 +238,10 @@ class Writer:
         for append in staged.accepted:
             self._versions.pop(append.stream, None)  # the newest is last: the oldest is dropped first
             self._versions[append.stream] = append.recorded[-1].version
-            if not append.done.done():
-                append.done.set_result(tuple(append.recorded))
+            append.settle(tuple(append.recorded))
         # Only now: whoever is told that another was first must find the other's events when it reads.
         for append, conflict in staged.refused:
-            _settle_error(append, conflict)
+            append.settle(conflict)
         while len(self._versions) > HEADS_MAX:
             del self._versions[next(iter(self._versions))]
         if staged.accepted:
@@ -220,28 +250,4 @@ class Writer:
 
 def _fail(appends: Iterable[_Append], error: LogError) -> None:
     for append in appends:
-        _settle_error(append, error)
-
-
-def _settle_error(append: _Append, error: LogError) -> None:
-    if not append.done.done():
-        append.done.set_exception(error)
-
-
-async def _uninterrupted(append: _Append) -> tuple[Recorded, ...]:
-    """Wait for the append even when cancelled; the cancellation then strikes at the caller's next await.
-
-    A queued write can not be taken back, so a caller must always learn what became of it.
-    """
-    try:
-        return await append.done
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (only a task can be cancelled)
-        task.uncancel()
-        if append.done.cancelled():  # the cancellation went through to what was waited for: wait for another
-            append.done = asyncio.get_running_loop().create_future()
-        try:
-            return await _uninterrupted(append)
-        finally:
-            task.cancel()
+        append.settle(error)

@@ -122,6 +122,31 @@ async def test_a_cancelled_caller_learns_what_became_of_its_append_and_is_cancel
     assert len(await everything(log)) == 1
 
 
+async def test_a_caller_cancelled_in_the_moment_of_its_commit_learns_of_it_too(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert log._writer is not None
+    acknowledge = log._writer._acknowledge
+    learnt: list[int] = []
+
+    async def caller() -> None:
+        recorded = await log.append(STREAM, 0, (session_started(),))
+        learnt.append(recorded[0].position)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(caller())
+
+    def cancel_and_acknowledge(staged: writer._Staged) -> None:
+        task.cancel()
+        task.cancel()
+        acknowledge(staged)
+
+    monkeypatch.setattr(log._writer, "_acknowledge", cancel_and_acknowledge)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    assert learnt == [1]
+
+
 async def test_a_full_queue_makes_appends_wait_and_past_a_limit_refuses_them(
     log: SqliteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
