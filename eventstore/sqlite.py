@@ -120,10 +120,15 @@ class SqliteLog:
         """See `EventLog.follow`. A log opened read-only is asked for news ten times a second."""
         while True:
             self._news.clear()
-            # What follows live was hashed a moment ago; the past is checked by those who serve it.
-            async for batch in self.read_all(after_position, check=False):
-                yield batch
-                after_position = batch[-1].position
+            recent = self._writer.recent.after(after_position) if self._writer else None
+            if recent:
+                yield recent
+                after_position = recent[-1].position
+            elif recent is None:
+                # What follows live was hashed a moment ago; the past is checked by those who serve it.
+                async for batch in self.read_all(after_position, check=False):
+                    yield batch
+                    after_position = batch[-1].position
             if self._writer is None:
                 await asyncio.sleep(POLL_S)
             elif self.head().position == after_position:

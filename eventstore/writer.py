@@ -24,6 +24,7 @@ import aiosqlite
 from eventstore import chain, schema
 from eventstore.events import Event, encode, type_name
 from eventstore.log import Head, LogError, LogOverloaded, LogUnavailable, Recorded, VersionConflict
+from eventstore.recent import Recent
 
 BATCH_ROWS_MAX = 256
 QUEUE_ROWS_MAX = 4_096
@@ -94,6 +95,7 @@ class Writer:
         self, connection: aiosqlite.Connection, head: Head, last_us: int, committed: Callable[[], None]
     ) -> None:
         self.head = head
+        self.recent = Recent()
         self._connection = connection
         self._committed = committed
         self._last_us = last_us
@@ -239,6 +241,8 @@ class Writer:
             self._versions.pop(append.stream, None)  # the newest is last: the oldest is dropped first
             self._versions[append.stream] = append.recorded[-1].version
             append.settle(tuple(append.recorded))
+            for recorded, (_, content) in zip(append.recorded, append.encoded, strict=True):
+                self.recent.add(recorded, len(content))
         # Only now: whoever is told that another was first must find the other's events when it reads.
         for append, conflict in staged.refused:
             append.settle(conflict)

@@ -23,6 +23,7 @@ from projections.view import View
 
 VIEWS_FILE = "views.db"
 REST_S = 0.05
+SLICE_EVENTS = 50
 WAIT_S = 30.0
 STOP_S = 5.0
 
@@ -172,7 +173,7 @@ class Runner:
     async def _run(self, store: ViewStore) -> None:
         try:
             async for batch in self._log.follow(store.head.position):
-                await _finished(store.apply, batch)
+                await _take_in(store, batch)
                 async with self._moved:
                     self._moved.notify_all()
                 await self._rest()
@@ -207,9 +208,17 @@ async def _open(log: EventLog, path: Path, views: Sequence[View]) -> ViewStore:
     return store
 
 
-async def _finished(work: Callable[[Sequence[Recorded]], None], batch: Sequence[Recorded]) -> None:
-    """Do blocking work in a thread, and be done with it even where the caller is cancelled meanwhile."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, batch))
+async def _take_in(store: ViewStore, batch: Sequence[Recorded]) -> None:
+    """Apply a batch in slices on the event loop, and commit it in a thread.
+
+    Every statement lets go of the interpreter's lock and takes it back: uncontended that is nothing, against a busy
+    event loop it is a switch of threads each. A slice is short enough for nobody to notice; only the commit waits for a
+    disk.
+    """
+    for begin in range(0, len(batch), SLICE_EVENTS):
+        store.stage(batch[begin : begin + SLICE_EVENTS])
+        await asyncio.sleep(0)
+    task = asyncio.ensure_future(asyncio.to_thread(store.commit))
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -34,7 +34,7 @@ class ViewStore:
     def __init__(self, connection: sqlite3.Connection, views: Sequence[View], head: Head) -> None:
         self._connection = connection
         self._applies = [view.apply for view in views]
-        self.head = head
+        self.head = self._staged = head
 
     @classmethod
     def create(cls, path: Path, views: Sequence[View]) -> Self:
@@ -69,21 +69,31 @@ class ViewStore:
 
     def apply(self, batch: Sequence[Recorded]) -> None:
         """Take in the next events: rows and checkpoint in one transaction."""
+        self.stage(batch)
+        self.commit()
+
+    def stage(self, batch: Sequence[Recorded]) -> None:
+        """Take in the next events, in a transaction that `commit` ends. Touches no disk but to read."""
         execute = self._connection.execute
         with _usable():
-            execute("BEGIN")
+            if not self._connection.in_transaction:
+                execute("BEGIN")
             try:
                 for recorded in batch:
                     for apply in self._applies:
                         for sql, parameters in apply(recorded):
                             execute(sql, parameters)
-                head = Head(batch[-1].position, batch[-1].hash)
-                execute(MOVE, head)
-                execute("COMMIT")
+                self._staged = Head(batch[-1].position, batch[-1].hash)
+                execute(MOVE, self._staged)
             except BaseException:
                 self._connection.rollback()
                 raise
-        self.head = head
+
+    def commit(self) -> None:
+        """Make durable what was staged."""
+        with _usable():
+            self._connection.execute("COMMIT")
+        self.head = self._staged
 
     def close(self) -> None:
         """Let go of the file."""

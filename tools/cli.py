@@ -6,9 +6,7 @@ from pathlib import Path
 import click
 
 from tools import audit, bench, keys, replay, serve
-from tools.options import load_config
-
-GC_THRESHOLD = 50_000
+from tools.options import GC_THRESHOLD, load_config
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

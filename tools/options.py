@@ -11,6 +11,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONFIG_FILE = "turnlog.toml"
+GC_THRESHOLD = 50_000
 
 
 def option(flag: str, *more: str, **settings: Any) -> Callable[[F], F]:

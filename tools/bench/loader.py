@@ -38,6 +38,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     measure_s: float = 0.0
     turns: int = 0
     session_turns: int = 0
+    path: str = PATH
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -147,7 +148,7 @@ def request(load: Load, session: str) -> bytes:
     message = {"role": "user", "content": load.user_text}
     body = msgspec.json.encode({"model": "turnlog-builtin", "messages": [message]})
     head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: {load.host}:{load.port}\r\nAuthorization: Bearer {load.key}\r\n"
+        f"POST {load.path} HTTP/1.1\r\nHost: {load.host}:{load.port}\r\nAuthorization: Bearer {load.key}\r\n"
         f"Content-Type: application/json\r\nX-Hermes-Session-Id: {session}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

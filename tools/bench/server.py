@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from tools.bench import loader, nothing
+from tools.bench import loader
 from tools.bench.loader import Load, Loaded
 
 KEY = "bench-key-0123456789"
@@ -66,6 +66,7 @@ class Server:
         measure_s: float = 0.0,
         turns: int = 0,
         session_turns: int = 0,
+        path: str = loader.PATH,
     ) -> Loaded:
         """Put the server under a load from a process of its own; see `Load`."""
         asked = Load(
@@ -79,6 +80,7 @@ class Server:
             measure_s=measure_s,
             turns=turns,
             session_turns=session_turns,
+            path=path,
         )
         done = subprocess.run(  # noqa: S603 (our own file, by its path)
             [sys.executable, "-P", loader.__file__],
@@ -101,9 +103,10 @@ def turnlog(data: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def do_nothing(directory: Path) -> Iterator[Server]:
-    """The server that does nothing; see `nothing.py`."""
-    with _started([sys.executable, "-P", nothing.__file__], directory) as server:
+def other(what: str, directory: Path) -> Iterator[Server]:
+    """A server to compare with; see `others.py`."""
+    data = directory / what
+    with _started([sys.executable, "-m", "tools.bench.others", what, str(data)], directory) as server:
         yield server
 
 
