@@ -61,18 +61,17 @@ class _Append:
         A queued write can not be taken back, so a caller must always learn what became of it. Cancelling a task cancels
         the future that it waits for at once, before the task runs: the outcome may come in between, and is kept apart.
         """
-        cancellations = 0
-        task = asyncio.current_task()
+        cancelled: list[asyncio.Task[object]] = []
         while self.outcome is None:
             try:
                 await self.done
             except asyncio.CancelledError:
+                task = asyncio.current_task()
                 assert task is not None  # noqa: S101 (only a task can be cancelled)
                 task.uncancel()
-                cancellations += 1
+                cancelled.append(task)
                 self.done = asyncio.get_running_loop().create_future()
-        for _ in range(cancellations):
-            assert task is not None  # noqa: S101 (it was cancelled)
+        for task in cancelled:
             task.cancel()
         if isinstance(self.outcome, LogError):
             raise self.outcome

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 Fields = dict[str, msgspec.Raw]
 
-MARGIN_FRAMES = 60
+MARGIN_FRAMES = 50
 
 encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(Fields).decode
@@ -23,7 +23,7 @@ def body_of(decoder: msgspec.json.Decoder[T], body: bytes, where: str = "") -> T
     """`body` as the decoder's type. `where` is the place of a part that is decoded on its own: `messages[3]`."""
     try:
         body.decode()  # what is only passed on is not looked at, and must be text all the same
-        return _with_margin(decoder, body, MARGIN_FRAMES)
+        return _with_margin(decoder, body, 0 if where else MARGIN_FRAMES)
     except msgspec.ValidationError as error:
         raise _invalid(error, where) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -33,7 +33,10 @@ def body_of(decoder: msgspec.json.Decoder[T], body: bytes, where: str = "") -> T
 
 
 def _with_margin(decoder: msgspec.json.Decoder[T], body: bytes, frames: int) -> T:
-    """Decode some frames further down than need be: what can be read here can be read again deeper in a turn."""
+    """Decode some frames further down than need be: what can be read here can be read again deeper in a turn.
+
+    The whole body is read so; its parts are nested less deep than it is.
+    """
     return _with_margin(decoder, body, frames - 1) if frames else decoder.decode(body)
 
 
