@@ -180,7 +180,7 @@ def test_any_sequence_of_turns_forks_failures_deletions_and_restarts_loses_and_d
                 await _step(service, expected, kind, number, f"q{index}")
             await service.restart()
             for session_id, transcript in expected.transcripts.items():
-                session = await service.turns.session("acme", session_id)
+                session = await service.turns.reader.session("acme", session_id)
                 assert texts(session.transcript) == transcript
             (await rebuild(service.log, data / "rebuilt.db", VIEWS)).close()
             await service.views.level()
@@ -245,7 +245,7 @@ async def test_turns_that_a_dead_process_left_open_are_cancelled_at_the_start(da
     await log.append(lineage_stream("acme", "s1"), 0, (session_started(), started("t1", "lost", owner="dead")))
     await log.close()
     async with running(data) as service:
-        session = await service.turns.session("acme", "s1")
+        session = await service.turns.reader.session("acme", "s1")
         assert session.turns[0].ended == TurnCancelled(turn_id="t1", reason="crash")
         await service.turn("again", session_id="s1")
         assert service.model.prompts == [["again"]]
@@ -262,7 +262,7 @@ async def test_a_stop_lets_turns_finish_and_cancels_what_is_left(data: Path) -> 
         await stopping
         with pytest.raises(ShuttingDown):
             await service.turn("new", session_id="s2")
-        session = await service.turns.session("acme", "s1")
+        session = await service.turns.reader.session("acme", "s1")
         assert session.turns[0].ended == TurnCancelled(turn_id=session.turns[0].turn_id, reason="shutdown")
 
 
@@ -296,7 +296,7 @@ async def test_a_client_that_hangs_up_leaves_what_was_said_so_far_and_frees_the_
         listener.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listener
-        session = await service.turns.session("acme", "s1")
+        session = await service.turns.reader.session("acme", "s1")
         ended = session.turns[0].ended
         assert isinstance(ended, TurnCancelled)
         assert ended.reason == "disconnect"

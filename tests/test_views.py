@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as given_any
 from hypothesis import strategies as st
 
+from eventstore import recent, sqlite
 from eventstore.events import (
     ConversationAdvanced,
     ConversationCreated,
@@ -24,6 +25,7 @@ from eventstore.events import (
 )
 from eventstore.log import Recorded
 from eventstore.sqlite import SqliteLog
+from projections import runner as runner_module
 from projections.runner import VIEWS_FILE, Runner, rebuild
 from projections.sessions import preview
 from projections.store import Snapshot, ViewStore
@@ -292,5 +294,23 @@ async def test_a_runner_that_is_stopped_in_the_middle_leaves_usable_views(data: 
     await appending
     runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
     assert await runner.fetch("SELECT count(*) FROM sessions", ()) == [(202,)]
+    await runner.stop()
+    await log.close()
+
+
+async def test_views_do_not_rest_while_somebody_waits_however_far_they_are_behind(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "REST_S", 1_000)
+    monkeypatch.setattr(sqlite, "READ_ROWS_MAX", 10)
+    monkeypatch.setattr(recent, "BYTES_MAX", 1)
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    for number in range(3):
+        names = [f"z{number}-{n}" for n in range(100)]
+        await asyncio.gather(*(log.append(f"lineage/acme/{name}", 0, (session_started(name),)) for name in names))
+        async with asyncio.timeout(10):
+            rows = await runner.fetch("SELECT count(*) FROM sessions", ())
+        assert rows == [(2 + 100 * (number + 1),)]
     await runner.stop()
     await log.close()

@@ -31,7 +31,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """A stored response, as it stands now."""
-    session, turn = await request.app[TURNS].response(request[TENANT], request.match_info["response_id"])
+    session, turn = await request.app[TURNS].reader.response(request[TENANT], request.match_info["response_id"])
     if request.query.get("stream", "").lower() == "true":
         raise Problem(
             "Only a background response can be streamed again, and this one was not made in the background.",

@@ -26,13 +26,13 @@ from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE, Directory, Views
 from api.turns.line import Line
 from api.turns.open_turn import OpenTurn
+from api.turns.reader import Reader
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from eventstore.events import CancelReason, Event, ForkPoint, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, LogError, VersionConflict
 from projections import sessions as session_list
 from projections.session import Session, Turn
-from projections.sessions import SessionRow
 
 LOCK_WAIT_S = 60.0
 LEASE_MARGIN_S = 30.0
@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 
 
 class Turns:
-    """All turns of all tenants."""
+    """All turns of all tenants. `reader` reads what they make, through the same cache."""
 
     def __init__(
         self, log: EventLog, views: Views, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
@@ -56,6 +56,7 @@ class Turns:
         self._lock_wait_s = lock_wait_s
         self._sessions = Sessions(log)
         self._directory = Directory(log, views, new_session_id)
+        self.reader = Reader(self._directory, self._sessions, views)
         self._line = Line(lock_wait_s)
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -99,35 +100,11 @@ class Turns:
 
             yield OpenTurn(self._model, session, turn, complete, is_recorded=False)
 
-    async def response(self, tenant: str, response_id: str) -> tuple[Session, Turn]:
-        """The turn behind a response's id, and its session; raises `ResponseNotFound`."""
-        root_id = await self._directory.response(tenant, response_id)
-        session = await self._sessions.get(lineage_stream(tenant, root_id))
-        turn = session.find(response_id.removeprefix(RESPONSE))
-        assert turn is not None  # noqa: S101 (the views have it from this very stream)
-        return session, turn
-
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
-        session, turn = await self.response(tenant, response_id)
+        session, turn = await self.reader.response(tenant, response_id)
         await self._commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
         self._directory.forget_response(tenant, turn.turn_id)
-
-    async def session(self, tenant: str, session_id: str) -> Session:
-        """The current session of the lineage that has that id; raises `SessionNotFound`."""
-        root_id = await self._directory.session(tenant, session_id)
-        return await self._sessions.get(lineage_stream(tenant, root_id))
-
-    async def session_row(self, tenant: str, session_id: str) -> SessionRow:
-        """The session's entry in the list; raises `SessionNotFound`."""
-        root_id = await self._directory.session(tenant, session_id)
-        rows = await self._views.fetch(session_list.GET, (tenant, root_id))
-        return SessionRow(*rows[0])
-
-    async def session_rows(self, tenant: str, limit: int, offset: int) -> list[SessionRow]:
-        """The tenant's sessions, most recently active first."""
-        rows = await self._views.fetch(session_list.LIST, (tenant, limit, offset))
-        return [SessionRow(*row) for row in rows]
 
     async def cancel_left_open(self) -> int:
         """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
