@@ -17,8 +17,6 @@ KEYRING = web.AppKey("keyring", Keyring)
 TURNS = web.AppKey("turns", Turns)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
-TOO_LARGE = Problem("Request body too large: at most 10,000,000 bytes.", status=413, code="body_too_large")
-
 TENANT = web.RequestKey("tenant", str)
 REQUEST_ID = web.RequestKey("request_id", str)
 ECHO: web.RequestKey[dict[str, str]] = web.RequestKey("echo")  # continuity headers, once a turn is open
@@ -44,13 +42,17 @@ def model_of(request: web.Request, named: str | None) -> str:
 async def body_of(request: web.Request) -> bytes:
     """The request's whole body; raises `Problem` where it is too large or not packed as it says."""
     if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise TOO_LARGE
+        raise _too_large()
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise TOO_LARGE from None
+        raise _too_large() from None
     except web.RequestPayloadError as error:
         raise Problem(f"The request body can not be read: {error}", code="invalid_body") from error
+
+
+def _too_large() -> Problem:
+    return Problem("Request body too large: at most 10,000,000 bytes.", status=413, code="body_too_large")
 
 
 def answer(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -37,7 +37,8 @@ class Guard:
     def ensure_whole(self) -> None:
         """Raise what is wrong with the log, if anything is known to be."""
         if self._damage:
-            raise self._damage
+            # One instance is raised to many: without its old traceback, which would keep every request it went through.
+            raise self._damage.with_traceback(None)
 
     async def stop(self) -> None:
         """Stop checking."""

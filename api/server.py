@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 from aiohttp import web
@@ -36,7 +36,8 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], progress: C
         max_field_size=HEADER_BYTES_MAX,
     )
     try:
-        await runner.setup()
+        if await _stopped_before(stop, runner.setup()):
+            return
         site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
         await site.start()
         host, port = runner.addresses[0][:2]
@@ -49,3 +50,16 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], progress: C
     finally:
         await runner.cleanup()
     _log.info("stopped")
+
+
+async def _stopped_before(stop: asyncio.Event, starting: Coroutine[None, None, None]) -> bool:
+    """Run `starting`, which may take long, unless the signal to stop comes first."""
+    start, stopped = asyncio.ensure_future(starting), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((start, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not start.done():
+        start.cancel()
+        await asyncio.wait((start,))
+        return True
+    start.result()
+    return False

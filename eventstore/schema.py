@@ -27,6 +27,9 @@ COLUMNS = "position, stream, version, type, recorded_us, data, hash"
 HEAD = "SELECT position, hash, recorded_us FROM events ORDER BY position DESC LIMIT 1"
 HASH_AT = "SELECT hash FROM events WHERE position = ?"
 READ_ALL = f"SELECT {COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
+MISTYPED = """
+SELECT position FROM events WHERE typeof(data) <> 'blob' OR typeof(hash) <> 'blob' ORDER BY position LIMIT 1
+"""
 READ_STREAM = """
 SELECT e.position, e.stream, e.version, e.type, e.recorded_us, e.data, e.hash, p.hash
 FROM events e LEFT JOIN events p ON p.position = e.position - 1

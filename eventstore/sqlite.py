@@ -131,21 +131,34 @@ class SqliteLog:
                     after_position = batch[-1].position
             if self._writer is None:
                 await asyncio.sleep(POLL_S)
-            elif self.head().position == after_position:
+            elif self.head().position <= after_position:
                 await self._news.wait()
 
     async def close(self) -> None:
         """See `EventLog.close`."""
-        if self._writer is not None:
-            await self._writer.close()
-        await self._resources.aclose()
+        try:
+            if self._writer is not None:
+                await self._writer.close()
+        finally:
+            await self._resources.aclose()
 
     def _announce(self) -> None:
         self._news.set()
 
     async def _fetch(self, sql: str, parameters: Iterable[object]) -> list[sqlite3.Row]:
-        with _readable():
-            return cast("list[sqlite3.Row]", await self._reader.execute_fetchall(sql, parameters))
+        return await _rows(self._reader, sql, parameters)
+
+
+async def _rows(connection: aiosqlite.Connection, sql: str, parameters: Iterable[object] = ()) -> list[sqlite3.Row]:
+    with _readable():
+        try:
+            return cast("list[sqlite3.Row]", await connection.execute_fetchall(sql, parameters))
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        # A column that holds text where bytes were written. SQLite's error tells the content, and not the position.
+        mistyped = list(await connection.execute_fetchall(schema.MISTYPED))
+    raise LogDamaged(mistyped[0][0] if mistyped else 0, "the event was altered: it holds text where bytes were written")
 
 
 def _decoded(rows: Iterable[Row]) -> list[Recorded]:
@@ -191,10 +204,10 @@ async def _connect(resources: contextlib.AsyncExitStack, path: Path, mode: str) 
 
 
 async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:
-    format_ = next(iter(await connection.execute_fetchall("PRAGMA user_version")))[0]
+    format_ = (await _rows(connection, "PRAGMA user_version"))[0][0]
     if format_ != schema.FORMAT:
         raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")
-    rows = list(await connection.execute_fetchall(schema.HEAD))
+    rows = await _rows(connection, schema.HEAD)
     return (Head(rows[0][0], rows[0][1]), rows[0][2]) if rows else (_EMPTY, 0)
 
 

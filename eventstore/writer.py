@@ -161,6 +161,7 @@ class Writer:
     async def _start_over(self) -> None:
         """After a failed commit: believe nothing but the table."""
         self._versions.clear()
+        self.recent = Recent()
         with contextlib.suppress(sqlite3.Error):
             for row in await self._connection.execute_fetchall(schema.HEAD):
                 self.head = Head(row[0], row[1])

@@ -5,7 +5,8 @@ Theory of operation. One task follows the log and applies what it finds in batch
 query notes the log's head as it comes, waits until the views have reached that, and then reads: so a client reads its
 own writes, and what a query does not find does not exist.
 
-Views are disposable: where the file turns out to be damaged, it is rebuilt from the log and the task goes on.
+Views are disposable: where the file turns out to be damaged, whoever finds out says so, and the one task rebuilds it
+from the log and goes on; queries wait meanwhile. Only a log that is damaged stops the views for good.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from typing import Any, Self
 import aiosqlite
 import structlog
 
-from eventstore.log import EventLog, LogError, Recorded
+from eventstore.log import EventLog, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
+from projections.rebuild import finished, no_progress, rebuild
 from projections.store import ViewStore, ViewsUnusable
 from projections.view import View
 
@@ -26,47 +28,13 @@ REST_S = 0.05
 SLICE_EVENTS = 50
 WAIT_S = 30.0
 STOP_S = 5.0
+RETRY_S = 1.0
 
 _log = structlog.get_logger()
 
 
 class ViewsUnavailable(Exception):
     """The views can not be brought level with the log now."""
-
-
-def _no_progress(_position: int) -> None:
-    """For those who do not watch."""
-
-
-async def rebuild(
-    log: EventLog,
-    path: Path,
-    views: Sequence[View],
-    *,
-    until: Callable[[int, int], bool] = lambda _position, _recorded_us: False,
-    progress: Callable[[int], None] = _no_progress,
-) -> ViewStore:
-    """Build the views anew in `path` from the whole log, and put them in place when they are whole.
-
-    Stops before the first event for which `until(position, recorded_us)` is true. Calls `progress` with each position
-    that is reached. Raises `LogError` where the log can not be read.
-    """
-    building = path.with_name(path.name + ".building")
-    store = ViewStore.create(building, views)
-    try:
-        async for batch in log.read_all():
-            wanted = [recorded for recorded in batch if not until(recorded.position, recorded.recorded_us)]
-            if wanted:
-                await asyncio.to_thread(store.apply, wanted)
-                progress(wanted[-1].position)
-            if len(wanted) < len(batch):
-                break
-    finally:
-        store.close()
-    for stale in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-        stale.unlink(missing_ok=True)
-    building.replace(path)
-    return ViewStore.open(path, views)
 
 
 class Runner:
@@ -79,25 +47,27 @@ class Runner:
         self._store: ViewStore | None = None
         self._reader: aiosqlite.Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failure: LogError | ViewsUnusable | ViewsUnavailable | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._spoiled: ViewsUnusable | None = None
+        self._failure: LogError | None = None
+        self._stopping = False
         self._target = 0  # the furthest position that anybody has waited for
         self._wanted = asyncio.Event()
         self._moved = asyncio.Condition()
-        self._repair = asyncio.Lock()
 
     @classmethod
     async def start(
-        cls, log: EventLog, path: Path, views: Sequence[View], *, progress: Callable[[int], None] = _no_progress
+        cls, log: EventLog, path: Path, views: Sequence[View], *, progress: Callable[[int], None] = no_progress
     ) -> Self:
         """Open the views, rebuild them where they can not be used, bring them level with the log, and follow it."""
         runner = cls(log, path, views)
         try:
             try:
                 await runner._use(await _open(log, path, views))
-                await runner.level(wait_s=None)
             except ViewsUnusable as error:
                 await runner._renew(error, progress)
-                await runner.level(wait_s=None)
+            runner._task = asyncio.create_task(runner._run(), name="views")
+            await runner.level(wait_s=None)
         except BaseException:
             await runner.stop()
             raise
@@ -106,90 +76,125 @@ class Runner:
     async def level(self, *, wait_s: float | None = WAIT_S) -> None:
         """Return once the views have taken in everything that the log holds now; raises `ViewsUnavailable`."""
         target = self._log.head().position
-        if self._position < target:
+        if self._position < target or self._reader is None:
             self._target = max(self._target, target)
             self._wanted.set()
-            try:
-                async with asyncio.timeout(wait_s), self._moved:
-                    await self._moved.wait_for(lambda: self._failure or self._position >= target)
-            except TimeoutError:
-                raise ViewsUnavailable(f"the views are {target - self._position} events behind the log") from None
-        if self._failure:
-            raise self._failure
+            await self._until(lambda: self._position >= target and self._reader is not None, wait_s)
+        self._raise_failure()
 
     async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """The rows that `sql` finds, once the views are level with the log."""
+        await self.level()
         reader = self._reader
         try:
-            return await self._read(sql, parameters)
+            return await _read(reader, sql, parameters)
         except ViewsUnusable as error:
-            async with self._repair:
-                if reader is self._reader:
-                    await self._renew(error, _no_progress)
-            return await self._read(sql, parameters)
+            if reader is self._reader:
+                self._report(error)
+            await self._until(lambda: self._reader not in (None, reader), WAIT_S)
+            await self.level()
+            return await _read(self._reader, sql, parameters)
 
     async def stop(self) -> None:
         """Take in what is left, so that the next start finds the views level with the log, and let go of the file."""
         if self._task:
             with contextlib.suppress(ViewsUnavailable, ViewsUnusable, LogError):
                 await self.level(wait_s=STOP_S)
+            self._stopping = True
+            self._task.cancel()
+            await asyncio.wait([self._task])
         await self._release()
 
     @property
     def _position(self) -> int:
         return self._store.head.position if self._store else -1
 
-    async def _read(self, sql: str, parameters: Sequence[object]) -> list[Any]:
-        await self.level()
-        if self._reader is None:
-            raise ViewsUnavailable("the views are being rebuilt: try again in a moment")
+    async def _until(self, is_so: Callable[[], bool], wait_s: float | None) -> None:
+        """Wait for something that the task brings about; raises `ViewsUnavailable`."""
         try:
-            return list(await self._reader.execute_fetchall(sql, parameters))
-        except aiosqlite.DatabaseError as error:
-            raise ViewsUnusable(f"views.db is damaged: {error}") from error
+            async with asyncio.timeout(wait_s), self._moved:
+                await self._moved.wait_for(lambda: self._failure or is_so())
+        except TimeoutError:
+            behind = self._log.head().position - max(self._position, 0)
+            raise ViewsUnavailable(f"the views are {behind} events behind the log") from None
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            # One instance is raised to many: without its old traceback, which would keep every request it went through.
+            raise self._failure.with_traceback(None)
+
+    def _report(self, error: ViewsUnusable) -> None:
+        """A query found the file damaged: have the task rebuild it."""
+        self._spoiled = error
+        if self._following:
+            self._following.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if self._spoiled:
+                    await self._renew(self._spoiled, no_progress)
+                self._following = asyncio.create_task(self._follow(), name="following the log")
+                await self._following
+            except asyncio.CancelledError:
+                if self._stopping or self._spoiled is None:
+                    raise
+            except ViewsUnusable as error:
+                self._spoiled = error
+                await asyncio.sleep(RETRY_S if self._store is None else 0)
+            except LogUnavailable as error:
+                await self._fail(error)
+                await asyncio.sleep(RETRY_S)
+            except (LogDamaged, LogUnreadable) as error:
+                # Without the log there are no views. Whoever asks for one is told why.
+                await self._fail(error)
+                return
+            finally:
+                await self._unfollow()
+
+    async def _follow(self) -> None:
+        store = self._store
+        assert store is not None  # noqa: S101 (in use before anything is followed)
+        await self._tell(None)
+        async for batch in self._log.follow(store.head.position):
+            await _take_in(store, batch)
+            await self._tell(None)
+            await self._rest()
+
+    async def _unfollow(self) -> None:
+        following, self._following = self._following, None
+        if following and not following.done():
+            following.cancel()
+            await asyncio.wait([following])
+
+    async def _fail(self, error: LogError) -> None:
+        _log.error("the views stopped", reason=str(error))
+        await self._tell(error)
+
+    async def _tell(self, failure: LogError | None) -> None:
+        self._failure = failure
+        async with self._moved:
+            self._moved.notify_all()
 
     async def _renew(self, reason: ViewsUnusable, progress: Callable[[int], None]) -> None:
-        _log.warning("rebuilding the views", reason=str(reason))
+        if self._log.head().position:  # a new installation has nothing to rebuild
+            _log.warning("rebuilding the views", reason=str(reason))
         await self._release()
         await self._use(await rebuild(self._log, self._path, self._views, progress=progress))
+        self._spoiled = None
 
     async def _use(self, store: ViewStore) -> None:
-        self._failure = None
         self._store = store
         self._reader = await aiosqlite.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
-        self._task = asyncio.create_task(self._run(store), name="views")
 
     async def _release(self) -> None:
-        task, reader, store = self._task, self._reader, self._store
-        self._task = self._reader = self._store = None
-        if task:
-            task.cancel()
-            await asyncio.wait([task])
+        reader, store = self._reader, self._store
+        self._reader = self._store = None
         if reader:
             await reader.close()
         if store:
             store.close()
-
-    async def _run(self, store: ViewStore) -> None:
-        try:
-            async for batch in self._log.follow(store.head.position):
-                await _take_in(store, batch)
-                async with self._moved:
-                    self._moved.notify_all()
-                await self._rest()
-        except (LogError, ViewsUnusable) as error:
-            # Without the log there are no views, and without a file there is nothing to write to. Whoever asks is told,
-            # and has the views rebuilt where that helps.
-            await self._fail(error)
-        except Exception as error:
-            await self._fail(ViewsUnavailable(f"the views met what they can not show: {error}"))
-            raise
-
-    async def _fail(self, error: LogError | ViewsUnusable | ViewsUnavailable) -> None:
-        _log.error("the views stopped", reason=str(error))
-        self._failure = error
-        async with self._moved:
-            self._moved.notify_all()
 
     async def _rest(self) -> None:
         if self._position < self._target:
@@ -208,6 +213,15 @@ async def _open(log: EventLog, path: Path, views: Sequence[View]) -> ViewStore:
     return store
 
 
+async def _read(reader: aiosqlite.Connection | None, sql: str, parameters: Sequence[object]) -> list[Any]:
+    if reader is None:
+        raise ViewsUnavailable("the views are being rebuilt: try again in a moment")
+    try:
+        return list(await reader.execute_fetchall(sql, parameters))
+    except (aiosqlite.DatabaseError, ValueError) as error:  # a ValueError: closed meanwhile, by a rebuild
+        raise ViewsUnusable(f"views.db is damaged: {error}") from error
+
+
 async def _take_in(store: ViewStore, batch: Sequence[Recorded]) -> None:
     """Apply a batch in slices on the event loop, and commit it in a thread.
 
@@ -218,9 +232,4 @@ async def _take_in(store: ViewStore, batch: Sequence[Recorded]) -> None:
     for begin in range(0, len(batch), SLICE_EVENTS):
         store.stage(batch[begin : begin + SLICE_EVENTS])
         await asyncio.sleep(0)
-    task = asyncio.ensure_future(asyncio.to_thread(store.commit))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    await finished(store.commit)

@@ -17,8 +17,10 @@ from api.turns.refusals import LineageBusy, ShuttingDown
 from api.turns.request import Names, TurnRequest
 from api.turns.service import Turns
 from eventstore.events import TurnCancelled, lineage_stream
+from eventstore.log import Recorded
 from eventstore.sqlite import SqliteLog
-from projections.runner import VIEWS_FILE, Runner, rebuild
+from projections.rebuild import rebuild
+from projections.runner import VIEWS_FILE, Runner
 from projections.store import Snapshot
 from projections.views import VIEWS
 from tests.support.facts import assistant, session_started, started, texts, user
@@ -314,3 +316,22 @@ async def test_a_session_pushed_out_of_memory_is_folded_again(data: Path, monkey
                 await service.turn(f"{session}-{number}", session_id=session)
         assert service.model.prompts[-1] == ["s2-0", "a1", "s2-1", "a3", "s2-2"]
         assert len(service.turns._sessions._kept) == 1
+
+
+async def test_a_slow_read_does_not_put_an_older_session_over_a_newer_one(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(data) as service:
+        await service.turn("one", session_id="s1")
+        sessions, stream = service.turns._sessions, lineage_stream("acme", "s1")
+        newest = await sessions.get(stream)
+        sessions._drop(stream)
+        read = service.log.read
+
+        async def overtaken(stream: str, after_version: int = 0) -> list[Recorded]:
+            events = await read(stream, after_version)
+            sessions.keep(newest)
+            return events[:-1]
+
+        monkeypatch.setattr(service.log, "read", overtaken)
+        assert await sessions.get(stream) is newest

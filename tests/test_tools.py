@@ -157,3 +157,19 @@ def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> N
     assert "got 7" in flag.stderr
     (tmp_path / "turnlog.toml").write_text('aip-key = "x"\n')
     assert "unknown settings: aip_key" in turnlog("serve", cwd=tmp_path).stderr
+
+
+def test_the_configuration_file_holds_for_every_command(tmp_path: Path) -> None:
+    (tmp_path / "turnlog.toml").write_text('data = "elsewhere"\ncors-origin = ["https://a.example"]\n')
+    assert turnlog("keys", "add", "bridge", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "elsewhere" / "keys.json").exists()
+    assert "bridge" in turnlog("keys", "list", cwd=tmp_path).stdout
+    assert "no log in elsewhere" in turnlog("audit", "show", "s1", cwd=tmp_path).stderr
+
+
+def test_a_data_directory_that_can_not_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (("serve",), ("keys", "add", "x")):
+        done = turnlog(*command, "--data", "file/d", cwd=tmp_path)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert "can not make the data directory file/d" in done.stderr

@@ -1,8 +1,9 @@
 """Views from facts to rows: pure, replayable, and never the truth."""
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from eventstore.events import (
     TurnCancelled,
     TurnFailed,
 )
-from eventstore.log import Recorded
+from eventstore.log import LogUnavailable, Recorded
 from eventstore.sqlite import SqliteLog
 from projections import runner as runner_module
-from projections.runner import VIEWS_FILE, Runner, rebuild
+from projections.rebuild import rebuild
+from projections.runner import VIEWS_FILE, Runner
 from projections.sessions import preview
 from projections.store import Snapshot, ViewStore
 from projections.views import VIEWS
@@ -312,5 +314,52 @@ async def test_views_do_not_rest_while_somebody_waits_however_far_they_are_behin
         async with asyncio.timeout(10):
             rows = await runner.fetch("SELECT count(*) FROM sessions", ())
         assert rows == [(2 + 100 * (number + 1),)]
+    await runner.stop()
+    await log.close()
+
+
+async def test_a_query_that_is_cancelled_while_the_views_are_rebuilt_leaves_them_to_the_others(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    with sqlite3.connect(data / VIEWS_FILE) as other:
+        other.execute("DROP TABLE tips")
+    other.close()
+    report, reported = runner._report, asyncio.Event()
+    monkeypatch.setattr(runner, "_report", lambda error: (report(error), reported.set()))
+    hurried = asyncio.create_task(runner.fetch("SELECT count(*) FROM tips", ()))
+    await reported.wait()
+    hurried.cancel()
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(*(runner.fetch("SELECT count(*) FROM tips", ()) for _ in range(3)))
+    assert found == [[(2,)]] * 3
+    await runner.stop()
+    await log.close()
+
+
+async def test_a_log_that_can_not_be_read_for_a_moment_stops_the_views_for_a_moment(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "RETRY_S", 0.01)
+    log = await _log_with_turns(data)
+    runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
+    read_all, failures = log.read_all, iter([True, False])
+
+    async def unreliable(after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
+        if next(failures, False):
+            raise LogUnavailable("for a moment")
+        async for batch in read_all(after_position, check=check):
+            yield batch
+
+    monkeypatch.setattr(log, "read_all", unreliable)
+    monkeypatch.setattr(recent.Recent, "after", lambda _self, _position: None)
+    await log.append("lineage/acme/s3", 0, (session_started("s3"),))
+    with contextlib.suppress(LogUnavailable):
+        await runner.level()
+    async with asyncio.timeout(10):
+        async with runner._moved:
+            await runner._moved.wait_for(lambda: not runner._failure)
+        assert await runner.fetch("SELECT count(*) FROM sessions", ()) == [(3,)]
     await runner.stop()
     await log.close()

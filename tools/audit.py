@@ -13,7 +13,8 @@ from eventstore.log import LogError, Recorded
 from eventstore.sqlite import SqliteLog
 from tools.options import data_option
 
-LINE_CHARACTERS = 160
+LINE_CHARACTERS = 200
+SAID_CHARACTERS = 100
 
 
 @click.group()
@@ -21,7 +22,7 @@ def audit() -> None:
     """Read the log itself. Works beside a running server and without one."""
 
 
-@audit.command()
+@audit.command(short_help="A session's events, one line each.")
 @click.argument("session")
 @click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
 @click.option("--json", "as_json", is_flag=True, help="Whole events, one JSON object a line.")
@@ -52,11 +53,23 @@ def _time(recorded_us: int) -> str:
 
 
 def _line(recorded: Recorded) -> str:
-    fields = {name: value for name, value in _plain(recorded).items() if value not in ("", [], {}, None)}
-    content = " ".join(f"{name}={_short(value)}" for name, value in fields.items())
+    """One event on one line: where it stands, and what it says first."""
+    plain = _plain(recorded)
+    said = " ".join(_said(message) for name in ("items", "output") for message in plain.pop(name, ()))
+    rest = {name: value for name, value in plain.items() if value not in ("", [], {}, None)}
+    content = " ".join([said, *(f"{name}={_short(value)}" for name, value in rest.items())]).strip()
     head = f"{recorded.position:>8} {recorded.version:>5} {_time(recorded.recorded_us)} {type_name(recorded.event):<20}"
-    line = f"{head} {content}"
+    line = f"{head} {' '.join(content.split())}"
     return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"
+
+
+def _said(message: Any) -> str:
+    """A message as a person would note it down."""
+    if not isinstance(message, dict):
+        return _short(message)
+    content = message.get("content")
+    text = content if isinstance(content, str) else _short({k: v for k, v in message.items() if k != "role" and v})
+    return f"{message.get('role') or message.get('type')}: {_short(text[:SAID_CHARACTERS])!r}"
 
 
 def _json_line(recorded: Recorded) -> str:

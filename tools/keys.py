@@ -7,7 +7,7 @@ import click
 
 from api import keys as keyring
 from api.keys import DEFAULT_TENANT, KeyProblem
-from tools.options import data_option
+from tools.options import data_option, made
 
 
 @click.group()
@@ -21,9 +21,8 @@ def keys() -> None:
 @data_option
 def add(name: str, tenant: str, data: Path) -> None:
     """Make a key called NAME and print it: the only time it is shown."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        secret = keyring.add(data, name, tenant)
+        secret = keyring.add(made(data), name, tenant)
     except KeyProblem as error:
         raise click.ClickException(str(error)) from error
     click.echo(secret)

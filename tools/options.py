@@ -48,8 +48,34 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
     config = {key.replace("-", "_"): value for key, value in config.items()}
     group = context.command
     assert isinstance(group, click.Group)  # noqa: S101 (the option is the group's)
-    known = {parameter.name for command in group.commands.values() for parameter in command.params}
-    if unknown := sorted(config.keys() - known):
-        raise click.BadParameter(f"{path} holds unknown settings: {', '.join(unknown)}")
-    context.default_map = dict.fromkeys(group.commands, config)
+    if unknown := sorted(config.keys() - _settings_of(group)):
+        raise click.BadParameter(
+            f"{path} holds unknown settings: {', '.join(unknown)} (a flat list of flags, no tables)"
+        )
+    context.default_map = _defaults_for(group, config)
     return path
+
+
+def _settings_of(group: click.Group) -> set[str | None]:
+    """The names of all options of all commands below `group`."""
+    names: set[str | None] = set()
+    for command in group.commands.values():
+        names |= _settings_of(command) if isinstance(command, click.Group) else {p.name for p in command.params}
+    return names
+
+
+def _defaults_for(group: click.Group, config: dict[str, Any]) -> dict[str, Any]:
+    """The same defaults for every command, in the nesting that click looks them up in."""
+    return {
+        name: _defaults_for(command, config) if isinstance(command, click.Group) else config
+        for name, command in group.commands.items()
+    }
+
+
+def made(data: Path) -> Path:
+    """The data directory, made where it lacks; raises `click.ClickException` where it can not be."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"can not make the data directory {data}: {error.strerror}") from error
+    return data

@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from eventstore.lock import exclusive
-from eventstore.log import LogError
+from eventstore.log import LogError, LogLocked
 from eventstore.sqlite import LOCK_FILE, SqliteLog
-from projections.runner import VIEWS_FILE, rebuild
+from projections.rebuild import rebuild
+from projections.runner import VIEWS_FILE
 from projections.store import Snapshot, ViewsUnusable
 from projections.views import VIEWS
 from tools.options import data_option
@@ -81,7 +82,10 @@ async def _rebuild(data: Path, into: Path | None, until: Until) -> None:
         log = await SqliteLog.open_read_only(data)
         stack.push_async_callback(log.close)
         if into is None:
-            stack.enter_context(exclusive(data / LOCK_FILE))
+            try:
+                stack.enter_context(exclusive(data / LOCK_FILE))
+            except LogLocked as error:
+                raise click.ClickException(f"{error}: stop it first, or use --into FILE or --verify") from error
         progress = stack.enter_context(bar("replaying", lambda: log.head().position))
         store = await rebuild(log, into or data / VIEWS_FILE, VIEWS, until=until, progress=progress)
         position = store.head.position

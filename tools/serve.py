@@ -1,5 +1,6 @@
 """`turnlog serve`: run the server."""
 
+import errno
 import ipaddress
 import os
 import shlex
@@ -18,7 +19,7 @@ from api.settings import Settings
 from eventstore.log import LogError
 from projections.runner import ViewsUnavailable
 from tools import logs
-from tools.options import data_option, option
+from tools.options import data_option, made, option
 from tools.progress import bar
 
 _DEFAULT = Settings(data=Path())
@@ -40,7 +41,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @option("--keepalive-s", type=_SECONDS, default=30.0, show_default=True, help="Silence before a stream gets a comment.")
 @option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
 @option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")
-@option("--cors-origin", "cors_origins", multiple=True, help="A web page's origin that may use the server; repeatable.")
+@option("--cors-origin", multiple=True, help="A web page's origin that may use the server; repeatable.")
 @option(
     "--synchronous",
     type=click.Choice(["FULL", "NORMAL"]),
@@ -64,7 +65,7 @@ def serve(
     keepalive_s: float,
     api_key: str,
     no_auth: bool,
-    cors_origins: tuple[str, ...],
+    cors_origin: tuple[str, ...],
     synchronous: str,
     log_level: str,
 ) -> None:
@@ -76,7 +77,7 @@ def serve(
     if no_auth and not _is_loopback(host):
         raise click.UsageError(f"--no-auth is for loopback addresses only, and {host} is not one")
     settings = Settings(
-        data=data,
+        data=made(data),
         host=host,
         port=port,
         upstream=_base_url(upstream),
@@ -85,20 +86,22 @@ def serve(
         default_model=default_model or ("" if upstream else BUILTIN),
         api_key="" if no_auth else api_key,
         auth=not no_auth,
-        cors_origins=cors_origins,
+        cors_origins=cors_origin,
         lock_wait_s=lock_wait_s,
         grace_s=grace_s,
         keepalive_s=keepalive_s,
         synchronous=synchronous,
     )
-    made = _prepare_keys(settings)
+    new_key = _prepare_keys(settings)
     try:
         with bar("rebuilding views", lambda: None) as progress:
-            uvloop.run(run(settings, ready=lambda url: _greet(url, settings, made), progress=progress))
+            uvloop.run(run(settings, ready=lambda url: _greet(url, settings, new_key), progress=progress))
     except (LogError, ViewsUnavailable) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"can not listen on {host}:{port}: {error.strerror or error}") from error
+        if error.errno == errno.EADDRINUSE:
+            raise click.ClickException(f"port {port} is taken: choose another with --port") from error
+        raise click.ClickException(f"can not serve on {host}:{port}: {error.strerror or error}") from error
 
 
 def _prepare_keys(settings: Settings) -> str | None:
@@ -116,24 +119,26 @@ def _prepare_keys(settings: Settings) -> str | None:
         raise click.ClickException(str(error)) from error
 
 
-def _greet(url: str, settings: Settings, made: str | None) -> None:
+def _greet(url: str, settings: Settings, new_key: str | None) -> None:
     """Tell a person what to do next. On stdout: the log has stderr."""
     first_key = settings.data / FIRST_KEY_FILE
     if not settings.auth:
         bearer = ""
     elif settings.api_key:
         bearer = ' -H "Authorization: Bearer $TURNLOG_API_KEY"'
-    elif made:
-        click.echo(f"API key (made just now, kept in {first_key}): {made}")
-        bearer = f' -H "Authorization: Bearer {made}"'
+    elif new_key:
+        click.echo(f"API key (made just now, kept in {first_key}): {new_key}")
+        bearer = f' -H "Authorization: Bearer {new_key}"'
     elif first_key.exists():
         click.echo(f"API key: in {first_key}")
         bearer = f' -H "Authorization: Bearer $(cat {shlex.quote(str(first_key))})"'
     else:
+        click.echo("No key of your own at hand? Make one: turnlog keys add NAME")
         bearer = ' -H "Authorization: Bearer YOUR_KEY"'
     body = '{"messages": [{"role": "user", "content": "Hello, I am Ada."}]}'
     if not settings.default_model:
         body = '{"model": "YOUR_MODEL", ' + body[1:]
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     session = ' -H "X-Hermes-Session-Id: my-first-session"' if settings.auth else ""
     click.echo(f"turnlog serves {url} (model: {settings.upstream or 'built-in'}, data: {settings.data})")
     click.echo(f"Try it:\n  curl {url}/v1/chat/completions{bearer}{session} -d {shlex.quote(body)}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Self
 
 from aiohttp import web
@@ -47,6 +48,9 @@ class EventStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._stop_keeping_alive()
+
+    async def _stop_keeping_alive(self) -> None:
         if self._keeper:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -57,17 +61,16 @@ class EventStream:
         if not frames:
             return
         self._is_silent = False
-        try:
-            async with asyncio.timeout(STALL_S):
-                if not self._response.prepared:
-                    await self._response.prepare(self._request)
-                await self._response.write(frames)
-        except TimeoutError:
-            raise ConnectionError(f"the client has read nothing for {STALL_S:g} s") from None
+        async with _not_stalled():
+            if not self._response.prepared:
+                await self._response.prepare(self._request)
+            await self._response.write(frames)
 
     async def end(self) -> web.StreamResponse:
-        """Send what is left and close the stream."""
-        await self._response.write_eof()
+        """Send what is left and close the stream. Raises `ConnectionError` where the client reads nothing."""
+        await self._stop_keeping_alive()
+        async with _not_stalled():
+            await self._response.write_eof()
         return self._response
 
     async def _keep_alive(self) -> None:
@@ -77,3 +80,12 @@ class EventStream:
             await asyncio.sleep(self._keepalive_s)
             if self._is_silent:
                 await self.send(KEEPALIVE)
+
+
+@contextlib.asynccontextmanager
+async def _not_stalled() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(STALL_S):
+            yield
+    except TimeoutError:
+        raise ConnectionError(f"the client has read nothing for {STALL_S:g} s") from None

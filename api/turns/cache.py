@@ -55,6 +55,8 @@ class Sessions:
     async def _load(self, stream: str) -> Session:
         events = await self._log.read(stream)
         session = Session.fold(stream, events, await self._inherited(stream, events))
+        if (kept := self._kept.get(stream)) and kept[0].version >= session.version:
+            return kept[0]  # a turn has moved on while this was read
         if session.version:
             self.keep(session)
         return session

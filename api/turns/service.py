@@ -38,6 +38,7 @@ LOCK_WAIT_S = 60.0
 LEASE_MARGIN_S = 30.0
 CONFLICTS_MAX = 20
 POLL_S = 0.05
+CLOSE_S = 5.0  # for cancelled turns to be recorded; a client that does not read must not hold up a shutdown
 
 _log = structlog.get_logger()
 
@@ -127,7 +128,7 @@ class Turns:
             task.cancel()
         if left:
             _log.warning("turns cancelled by shutdown", turns=len(left), grace_s=grace_s)
-            await asyncio.wait(left)
+            await asyncio.wait(left, timeout=CLOSE_S)
 
     @property
     def is_draining(self) -> bool:

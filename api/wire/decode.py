@@ -14,6 +14,9 @@ Fields = dict[str, msgspec.Raw]
 
 MARGIN_FRAMES = 50
 
+_JSON_TYPES = {"str": "string", "bool": "boolean", "int": "integer", "float": "number"}
+_TYPE = re.compile(r"\b(?:str|bool|int|float)\b")
+
 encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
@@ -62,4 +65,9 @@ def _invalid(error: msgspec.ValidationError, where: str) -> Problem:
         return Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
     if not path:
         return Problem(f"Request body must be a JSON object: {text}", code="invalid_type")
-    return Problem(f"Invalid '{path}': {_PATH.sub('', text)}.", param=path, code="invalid_value")
+    return Problem(f"Invalid '{path}': {_in_json_terms(_PATH.sub('', text))}.", param=path, code="invalid_value")
+
+
+def _in_json_terms(text: str) -> str:
+    """Python's names of types, as a client of any language knows them."""
+    return re.sub(r"`[^`]*`", lambda quoted: _TYPE.sub(lambda found: _JSON_TYPES[found[0]], quoted[0]), text)

@@ -7,7 +7,8 @@ from pathlib import Path
 import uvloop
 
 from eventstore.sqlite import SqliteLog
-from projections.runner import VIEWS_FILE, rebuild
+from projections.rebuild import rebuild
+from projections.runner import VIEWS_FILE
 from projections.session import Session
 from projections.views import VIEWS
 from tools.bench.figures import Figure, Figures

@@ -5,7 +5,8 @@ import time
 import uvloop
 
 from eventstore.sqlite import SqliteLog
-from projections.runner import VIEWS_FILE, rebuild
+from projections.rebuild import rebuild
+from projections.runner import VIEWS_FILE
 from projections.views import VIEWS
 from tools.bench.figures import Figure, Figures
 from tools.bench.plan import Plan

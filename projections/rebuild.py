@@ -1,0 +1,55 @@
+"""Replay: the views, built anew from the whole log or from a part of it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from eventstore.log import EventLog
+from projections.store import ViewStore
+from projections.view import View
+
+
+def no_progress(_position: int) -> None:
+    """For those who do not watch."""
+
+
+async def rebuild(
+    log: EventLog,
+    path: Path,
+    views: Sequence[View],
+    *,
+    until: Callable[[int, int], bool] = lambda _position, _recorded_us: False,
+    progress: Callable[[int], None] = no_progress,
+) -> ViewStore:
+    """Build the views anew in `path` from the whole log, and put them in place when they are whole.
+
+    Stops before the first event for which `until(position, recorded_us)` is true. Calls `progress` with each position
+    that is reached. Raises `LogError` where the log can not be read.
+    """
+    building = path.with_name(path.name + ".building")
+    store = ViewStore.create(building, views)
+    try:
+        async for batch in log.read_all():
+            wanted = [recorded for recorded in batch if not until(recorded.position, recorded.recorded_us)]
+            if wanted:
+                await finished(partial(store.apply, wanted))
+                progress(wanted[-1].position)
+            if len(wanted) < len(batch):
+                break
+    finally:
+        store.close()
+    for stale in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        stale.unlink(missing_ok=True)
+    building.replace(path)
+    return ViewStore.open(path, views)
+
+
+async def finished(work: Callable[[], None]) -> None:
+    """Do blocking work in a thread, and be done with it even where the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
