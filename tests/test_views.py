@@ -30,7 +30,7 @@ from projections import runner as runner_module
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
 from projections.sessions import preview
-from projections.store import Snapshot, ViewStore
+from projections.store import Snapshot, ViewStore, ViewsUnusable
 from projections.views import VIEWS
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started
 
@@ -327,7 +327,12 @@ async def test_a_query_that_is_cancelled_while_the_views_are_rebuilt_leaves_them
         other.execute("DROP TABLE tips")
     other.close()
     report, reported = runner._report, asyncio.Event()
-    monkeypatch.setattr(runner, "_report", lambda error: (report(error), reported.set()))
+
+    def report_and_tell(error: ViewsUnusable) -> None:
+        report(error)
+        reported.set()
+
+    monkeypatch.setattr(runner, "_report", report_and_tell)
     hurried = asyncio.create_task(runner.fetch("SELECT count(*) FROM tips", ()))
     await reported.wait()
     hurried.cancel()
