@@ -34,4 +34,4 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
         yield INSERT, (tenant, event.name, event.session_id, now_us, now_us)
 
 
-VIEW = View("conversations", 1, SCHEMA, apply)
+VIEW = View("conversations", 1, SCHEMA, (ConversationCreated, ConversationAdvanced), apply)

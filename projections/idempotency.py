@@ -30,4 +30,4 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
         yield INSERT, (tenant, event.api, root_id, key, event.turn_id, digest, recorded.recorded_us)
 
 
-VIEW = View("idempotency_keys", 1, SCHEMA, apply)
+VIEW = View("idempotency_keys", 1, SCHEMA, (TurnStarted,), apply)

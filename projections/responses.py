@@ -29,4 +29,4 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
         yield DELETE, (event.turn_id,)
 
 
-VIEW = View("responses", 1, SCHEMA, apply)
+VIEW = View("responses", 1, SCHEMA, (TurnStarted, ResponseEvicted), apply)

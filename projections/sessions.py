@@ -170,4 +170,5 @@ def _count(tokens: int | None) -> int:
     return min(max(tokens or 0, 0), TOKENS_MAX)
 
 
-VIEW = View("sessions", 1, SCHEMA, apply)
+OF = (SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled)
+VIEW = View("sessions", 1, SCHEMA, OF, apply)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from eventstore.chain import GENESIS
+from eventstore.events import EVENT_TYPES
 from eventstore.log import Head, Recorded
 from projections.view import View
 
@@ -33,7 +34,9 @@ class ViewStore:
 
     def __init__(self, connection: sqlite3.Connection, views: Sequence[View], head: Head) -> None:
         self._connection = connection
-        self._applies = [view.apply for view in views]
+        self._applies = {
+            event_type: [view.apply for view in views if event_type in view.of] for event_type in EVENT_TYPES
+        }
         self.head = self._staged = head
 
     @classmethod
@@ -80,7 +83,7 @@ class ViewStore:
                 execute("BEGIN")
             try:
                 for recorded in batch:
-                    for apply in self._applies:
+                    for apply in self._applies[type(recorded.event)]:
                         for sql, parameters in apply(recorded):
                             execute(sql, parameters)
                 self._staged = Head(batch[-1].position, batch[-1].hash)

@@ -27,4 +27,4 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
         yield INSERT, (tenant, event.session_id, root_id, event.session_id)
 
 
-VIEW = View("tips", 1, SCHEMA, apply)
+VIEW = View("tips", 1, SCHEMA, (SessionStarted,), apply)

@@ -37,6 +37,8 @@ class Sessions:
 
     def keep(self, session: Session) -> None:
         """Put a session that has just moved on back in, as the most recently used."""
+        if session.open and (kept := self._kept.get(session.stream)) and kept[0] is session:
+            return  # a turn has just opened: the session is weighed when that has ended
         weight = session.weight_bytes
         self._drop(session.stream)
         self._kept[session.stream] = (session, weight)

@@ -95,6 +95,8 @@ class Directory:
 
     def learn(self, tenant: str, kind: str, name: str, root_id: str) -> None:
         """Remember a name that was just recorded. A name leads to one lineage for good: known is never wrong."""
+        if (tenant, kind, name) in self._known:
+            return
         self._known[tenant, kind, name] = root_id
         if len(self._known) > KNOWN_MAX:
             del self._known[next(iter(self._known))]
