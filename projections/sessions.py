@@ -18,10 +18,10 @@ from eventstore.events import (
 )
 from eventstore.log import Recorded
 from projections.messages import fields, input_messages
+from projections.usage import tokens_of
 from projections.view import Statement, View
 
 PREVIEW_CHARACTERS = 60
-TOKENS_MAX = 1 << 40  # of one turn; beyond reason, and far from overflowing a sum
 
 SCHEMA = """
 CREATE TABLE sessions (
@@ -92,24 +92,6 @@ class SessionRow(msgspec.Struct, frozen=True):
     open_turn: str | None
 
 
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = 0
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = 0
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-_decode_usage = msgspec.json.Decoder(_Usage).decode
-
-
 def apply(recorded: Recorded) -> Iterable[Statement]:
     """The rows that an event changes."""
     event = recorded.event
@@ -126,7 +108,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
             if recorded.version == _FIRST_TURN_VERSION:
                 yield PREVIEW, (preview(event), tenant, root_id)
         case TurnCompleted():
-            yield COMPLETE, (now_us, len(event.output), _tool_calls(event), *_tokens(event), tenant, root_id)
+            yield COMPLETE, (now_us, len(event.output), _tool_calls(event), *tokens_of(event.usage), tenant, root_id)
         case TurnFailed() | TurnCancelled():
             yield END, (now_us, len(event.output), tenant, root_id)
         case ConversationAdvanced() | ResponseEvicted() | ConversationCreated():
@@ -152,22 +134,6 @@ def _text(content: Any) -> str:
 def _tool_calls(event: TurnCompleted) -> int:
     calls = [fields(output).get("tool_calls") for output in event.output if b'"tool_calls"' in output]
     return sum(len(call) for call in calls if isinstance(call, list))
-
-
-def _tokens(event: TurnCompleted) -> tuple[int, int, int, int]:
-    """Input, output, cached and reasoning tokens; zeros where the model server said nothing we can read."""
-    try:
-        usage = _decode_usage(event.usage)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return 0, 0, 0, 0
-    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
-    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else 0
-    return _count(usage.prompt_tokens), _count(usage.completion_tokens), _count(cached), _count(reasoning)
-
-
-def _count(tokens: int | None) -> int:
-    """A number of tokens that can be added up, whatever a model server says."""
-    return min(max(tokens or 0, 0), TOKENS_MAX)
 
 
 OF = (SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled)

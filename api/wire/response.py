@@ -9,6 +9,7 @@ from api.wire.items import Item, output_items
 from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
 from projections.messages import fields
 from projections.session import Status, Turn
+from projections.usage import tokens_of
 
 
 class ResponseError(msgspec.Struct):
@@ -114,27 +115,10 @@ _FUNCTION_KEYS = {"description": None, "parameters": None, "strict": None}
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _ChatUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
 class _Instructions(msgspec.Struct):
     content: str
 
 
-_decode_usage = msgspec.json.Decoder(_ChatUsage, strict=False).decode
 _decode_instructions = msgspec.json.Decoder(_Instructions).decode
 
 
@@ -165,20 +149,14 @@ def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
 
 
 def usage_of(done: TurnCompleted) -> Usage:
-    """The model server's chat usage by its Responses names; zeros where it sent none."""
-    try:
-        chat = _decode_usage(done.usage)
-    except msgspec.DecodeError:
-        chat = _ChatUsage()
-    asked, answered = chat.prompt_tokens or 0, chat.completion_tokens or 0
-    cached = chat.prompt_tokens_details and chat.prompt_tokens_details.cached_tokens
-    thought = chat.completion_tokens_details and chat.completion_tokens_details.reasoning_tokens
+    """The model server's chat usage by its Responses names."""
+    tokens = tokens_of(done.usage)
     return Usage(
-        input_tokens=asked,
-        input_tokens_details=InputDetails(cached or 0),
-        output_tokens=answered,
-        output_tokens_details=OutputDetails(thought or 0),
-        total_tokens=chat.total_tokens or asked + answered,
+        input_tokens=tokens.input,
+        input_tokens_details=InputDetails(tokens.cached),
+        output_tokens=tokens.output,
+        output_tokens_details=OutputDetails(tokens.reasoning),
+        total_tokens=tokens.input + tokens.output,
     )
 
 
