@@ -11,6 +11,7 @@ import msgspec
 import openai
 import pytest
 
+from eventstore import writer
 from eventstore.events import ConversationCreated, SessionStarted, TurnCancelled, TurnCompleted
 from eventstore.log import Recorded
 from eventstore.sqlite import SqliteLog
@@ -352,3 +353,17 @@ async def test_a_running_client_that_hangs_up_frees_the_session(data: Path, upst
     ]
     reasons = [entry.event.reason for entry in await recorded(data) if isinstance(entry.event, TurnCancelled)]
     assert reasons == ["disconnect"]
+
+
+async def test_a_disk_that_does_not_keep_up_is_503_and_come_again(
+    server: Server, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as slow:
+        slow.setattr(writer, "QUEUE_ROWS_MAX", 0)
+        slow.setattr(writer, "WAIT_S", 0.01)
+        body = {"model": "m", "messages": [{"role": "user", "content": "one"}]}
+        async with server.http.post("/v1/chat/completions", json=body) as answer:
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert (await answer.json())["error"]["code"] == "overloaded"
+    await server.chat("two", "s1")
+    assert [message["content"] for message in upstream.messages[0]] == ["two"]
