@@ -33,12 +33,48 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @option("--upstream", default="", help="Base URL of an OpenAI-compatible model server, such as http://host:8000/v1.")
 @option("--upstream-key-env", default="", help="Name of the environment variable that holds the model server's key.")
 @option("--default-model", default="", help="The model of requests that name none.")
-@option("--connect-timeout-s", type=_SECONDS, default=10.0, show_default=True, help="To connect to the model server.")
-@option("--first-byte-timeout-s", type=_SECONDS, default=300.0, show_default=True, help="Until its answer begins.")
-@option("--total-timeout-s", type=_SECONDS, default=600.0, show_default=True, help="Until its answer is whole.")
-@option("--lock-wait-s", type=_SECONDS, default=60.0, show_default=True, help="How long a turn waits for its session.")
-@option("--grace-s", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For running turns at a stop.")
-@option("--keepalive-s", type=_SECONDS, default=30.0, show_default=True, help="Silence before a stream gets a comment.")
+@option(
+    "--connect-timeout-s",
+    type=_SECONDS,
+    default=_DEFAULT.timeouts.connect_s,
+    show_default=True,
+    help="To connect to the model server.",
+)
+@option(
+    "--first-byte-timeout-s",
+    type=_SECONDS,
+    default=_DEFAULT.timeouts.first_byte_s,
+    show_default=True,
+    help="Until its answer begins.",
+)
+@option(
+    "--total-timeout-s",
+    type=_SECONDS,
+    default=_DEFAULT.timeouts.total_s,
+    show_default=True,
+    help="Until its answer is whole.",
+)
+@option(
+    "--lock-wait-s",
+    type=_SECONDS,
+    default=_DEFAULT.lock_wait_s,
+    show_default=True,
+    help="How long a turn waits for its session.",
+)
+@option(
+    "--grace-s",
+    type=click.FloatRange(min=0),
+    default=_DEFAULT.grace_s,
+    show_default=True,
+    help="For running turns at a stop.",
+)
+@option(
+    "--keepalive-s",
+    type=_SECONDS,
+    default=_DEFAULT.keepalive_s,
+    show_default=True,
+    help="Silence before a stream gets a comment.",
+)
 @option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
 @option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")
 @option("--cors-origin", multiple=True, help="A web page's origin that may use the server; repeatable.")
@@ -92,7 +128,10 @@ def serve(
         keepalive_s=keepalive_s,
         synchronous=synchronous,
     )
-    new_key = _prepare_keys(settings)
+    _run(settings, _prepare_keys(settings))
+
+
+def _run(settings: Settings, new_key: str | None) -> None:
     try:
         with bar("rebuilding views", lambda: None) as progress:
             uvloop.run(run(settings, ready=lambda url: _greet(url, settings, new_key), progress=progress))
@@ -100,8 +139,9 @@ def serve(
         raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise click.ClickException(f"port {port} is taken: choose another with --port") from error
-        raise click.ClickException(f"can not serve on {host}:{port}: {error.strerror or error}") from error
+            raise click.ClickException(f"port {settings.port} is taken: choose another with --port") from error
+        reason = error.strerror or error
+        raise click.ClickException(f"can not serve on {settings.host}:{settings.port}: {reason}") from error
 
 
 def _prepare_keys(settings: Settings) -> str | None:
