@@ -68,12 +68,11 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
     """What every answer carries, streamed ones too."""
     response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
     response.headers[hdrs.SERVER] = SERVER_NAME
-    if origin := request.headers.get(hdrs.ORIGIN):
-        origins = request.app[SETTINGS].cors_origins
-        if origin in origins or "*" in origins:
-            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
-            response.headers[hdrs.VARY] = hdrs.ORIGIN
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin and _is_listed(request, origin):
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
+        response.headers[hdrs.VARY] = hdrs.ORIGIN
 
 
 async def _admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -94,9 +93,13 @@ def _preflight(request: web.Request) -> dict[str, str]:
     return {**_PREFLIGHT, hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join((*_ALLOWED, *added))}
 
 
-def _check_origin(request: web.Request, origin: str) -> None:
+def _is_listed(request: web.Request, origin: str) -> bool:
     origins = request.app[SETTINGS].cors_origins
-    if origin not in origins and "*" not in origins:
+    return origin in origins or "*" in origins
+
+
+def _check_origin(request: web.Request, origin: str) -> None:
+    if not _is_listed(request, origin):
         raise Problem(
             f"Pages from {origin} may not use this server: start it with --cors-origin {origin} to let them.",
             status=403,

@@ -87,7 +87,6 @@ class Session:
         "inherited",
         "open",
         "started",
-        "started_us",
         "stream",
         "tenant",
         "turns",
@@ -99,7 +98,6 @@ class Session:
         self.tenant = parse_stream(stream).tenant
         self.version = 0
         self.started: SessionStarted | None = None
-        self.started_us = 0
         self.inherited = tuple(inherited)
         self.turns: list[Turn] = []
         self.open: Turn | None = None
@@ -131,7 +129,6 @@ class Session:
                 self._evict(event)
             case SessionStarted():
                 self.started = event
-                self.started_us = recorded.recorded_us
             case ConversationAdvanced():
                 pass  # a conversation leads to the lineage, whichever turn is its newest
             case ConversationCreated():

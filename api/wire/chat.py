@@ -20,7 +20,8 @@ from api.wire.checks import (
     TopLogprobs,
     check_content,
 )
-from api.wire.decode import body_of, digest_of, encode, rest_of
+from api.wire.decode import body_of, digest_of, rest_of
+from api.wire.frames import DONE, frame
 from api.wire.headers import Continuity
 from eventstore.events import TurnCompleted
 from projections.session import Turn
@@ -206,7 +207,7 @@ class StreamedCompletion:
 
     def failing(self, problem: Problem) -> bytes:
         """The end of a stream that fails after it has begun: clients raise what the `error` says."""
-        return _event({"error": error_of(problem)}) + DONE
+        return frame({"error": error_of(problem)}) + DONE
 
     def piece(self, chunk: Chunk) -> bytes:
         """The chunk for the client. Empty for one that finishes: that must wait until the turn is durable."""
@@ -228,18 +229,11 @@ class StreamedCompletion:
         usage = {"usage": usage_of(turn.ended)}
         if self._wants_usage:
             frames = [self._frame(chunk) for chunk in self._finishing]
-            return b"".join((*frames, _event({**self._head, "choices": [], **usage}), DONE))
+            return b"".join((*frames, frame({**self._head, "choices": [], **usage}), DONE))
         frames = [self._frame(chunk, usage) for chunk in self._finishing]
         return b"".join((*frames, DONE))
 
     def _frame(self, chunk: Chunk, usage: dict[str, Any] | None = None) -> bytes:
         usage = usage or ({"usage": None} if self._wants_usage else {})
         fingerprint = {"system_fingerprint": chunk.system_fingerprint} if chunk.system_fingerprint else {}
-        return _event({**self._head, **fingerprint, "choices": chunk.choices, **usage})
-
-
-DONE = b"data: [DONE]\n\n"
-
-
-def _event(payload: dict[str, Any]) -> bytes:
-    return b"data: " + encode(payload) + b"\n\n"
+        return frame({**self._head, **fingerprint, "choices": chunk.choices, **usage})

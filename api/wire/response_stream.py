@@ -11,7 +11,7 @@ import msgspec
 
 from api.models.model import Chunk
 from api.problem import Problem
-from api.wire.decode import encode
+from api.wire.frames import DONE, frame
 from api.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
@@ -24,11 +24,10 @@ from api.wire.items import (
     call_item_id,
     message_id,
     reasoning_id,
+    text_of,
 )
 from api.wire.response import ResponseError, response_object
 from projections.session import Turn
-
-DONE = b"data: [DONE]\n\n"
 
 
 class _Part(msgspec.Struct):
@@ -87,11 +86,11 @@ class ResponseStream:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         turn_id = self._turn.turn_id
         frames = b""
-        if thought := _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+        if thought := text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")):
             frames += self._say(ReasoningItem(reasoning_id(turn_id)), ReasoningText(""), thought)
-        if text := _text(delta.get("content")):
+        if text := text_of(delta.get("content")):
             frames += self._say(MessageItem(message_id(turn_id)), OutputText(""), text)
-        if refusal := _text(delta.get("refusal")):
+        if refusal := text_of(delta.get("refusal")):
             frames += self._say(MessageItem(message_id(turn_id)), Refusal(""), refusal)
         for place, call in enumerate(delta.get("tool_calls") or ()):
             frames += self._call(call, call.get("index", place))
@@ -112,8 +111,8 @@ class ResponseStream:
         custom = call.get("custom")
         said = custom or call.get("function") or {}
         cls = CustomToolCallItem if custom else FunctionCallItem
-        frames, opened = self._opened(cls(item_id, _text(call.get("id")), _text(said.get("name"))))
-        if delta := _text(said.get("input" if custom else "arguments")):
+        frames, opened = self._opened(cls(item_id, text_of(call.get("id")), text_of(said.get("name"))))
+        if delta := text_of(said.get("input" if custom else "arguments")):
             opened.pieces.append(delta)
             kind = "custom_tool_call_input" if custom else "function_call_arguments"
             frames += self._event(f"response.{kind}.delta", **_place(opened), delta=delta)
@@ -154,13 +153,9 @@ class ResponseStream:
         return done + self._event("response.content_part.done", **place, part=part)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
-        payload = encode({"type": kind, "sequence_number": self._sequence_number, **fields})
+        payload = {"type": kind, "sequence_number": self._sequence_number, **fields}
         self._sequence_number += 1
-        return b"event: " + kind.encode() + b"\ndata: " + payload + b"\n\n"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+        return frame(payload, kind)
 
 
 def _logprobs(part: OutputText | Refusal | ReasoningText) -> dict[str, Any]:
