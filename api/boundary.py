@@ -15,7 +15,7 @@ from api.errors import problem_of
 from api.ids import new_request_id
 from api.keys import DEFAULT_TENANT
 from api.problem import Problem, envelope
-from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY
+from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY, REMARKS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,7 +32,7 @@ _PREFLIGHT: dict[str, str] = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PATCH, DELETE, OPTIONS",
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }
-_EXPOSED = ", ".join((*CONTINUITY, REQUEST_ID_HEADER, "Retry-After"))
+_EXPOSED = ", ".join((*CONTINUITY, *REMARKS, REQUEST_ID_HEADER, "Retry-After"))
 
 
 @web.middleware

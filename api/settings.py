@@ -1,6 +1,7 @@
 """What a server can be told. Defaults are here and nowhere else."""
 
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -8,9 +9,28 @@ from api.models.upstream import Timeouts
 
 BODY_BYTES_MAX = 10_000_000
 
+HistoryOnFailure: TypeAlias = Literal["fail", "empty"]
+RunsAfterCrash: TypeAlias = Literal["restart", "cancel"]
+
+
+class Compression(msgspec.Struct, frozen=True, kw_only=True):
+    """When a session is compressed: as its prompt would pass the share `compress_at` of `context_tokens`; 0 is never.
+
+    `summary_model` writes the summary, the turn's own model where it is empty; `summary_prompt` is what it is told.
+    """
+
+    context_tokens: int = 128_000
+    compress_at: float = 0.5
+    summary_model: str = ""
+    summary_prompt: str = ""
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """One server's settings. `data` holds the log, the views, the keys and the lock."""
+    """One server's settings. `data` holds the log, the views, the keys and the lock.
+
+    `models` are the models whose compression differs from the others'. No more than `responses_max` responses of a
+    tenant are addressable, none older than `response_ttl_s`; 0 is no limit.
+    """
 
     data: Path
     host: str = "127.0.0.1"
@@ -26,3 +46,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = 20.0
     keepalive_s: float = 30.0
     synchronous: str = "FULL"
+    compression: Compression = Compression()
+    models: dict[str, Compression] = {}
+    responses_max: int = 0
+    response_ttl_s: float = 30 * 86_400.0
+    memory: bool = True
+    match_history: bool = True
+    history_on_failure: HistoryOnFailure = "fail"
+    runs_max: int = 100
+    runs_after_crash: RunsAfterCrash = "restart"

@@ -15,9 +15,10 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-Api: TypeAlias = Literal["chat", "responses"]
+Api: TypeAlias = Literal["chat", "responses", "runs"]
 CancelReason: TypeAlias = Literal["client", "disconnect", "shutdown", "crash"]
 EvictReason: TypeAlias = Literal["lru", "expired", "deleted"]
+Trigger: TypeAlias = Literal["threshold", "request", "manual"]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -39,17 +40,37 @@ class ForkPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     turn_id: str
 
 
+class Recalled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A passage of another session that a turn was given as context: a stretch of one of its turns' messages.
+
+    `message` counts the turn's messages from 0, input first; `first` and `length` are characters of that one's text.
+    """
+
+    root_id: str
+    turn_id: str
+    message: int
+    first: int
+    length: int
+
+
 class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag=True):
     """What all facts share: how they are stored."""
 
 
 class SessionStarted(Fact, frozen=True, kw_only=True):
-    """A lineage began. Always the first event of its stream."""
+    """A lineage began. Always the first event of its stream; again in it only behind a `SessionDeleted`.
+
+    `system_prompt` precedes the instructions of every turn. `model` is that of turns that name none.
+    """
 
     session_id: str
     forked_from: ForkPoint | None = None
     session_key: str = ""
     identity: Identity = Identity()
+    source: str = ""
+    title: str = ""
+    model: str = ""
+    system_prompt: str = ""
 
 
 class TurnStarted(Fact, frozen=True, kw_only=True):
@@ -59,6 +80,10 @@ class TurnStarted(Fact, frozen=True, kw_only=True):
     items, as `api` says. `instructions` are chat messages (system, developer) that hold for this turn alone.
     `parameters` is a JSON object of everything else in the body. The lock ends with the turn, or `lease_ms` after it
     was recorded. `session_key` and `identity` are None where they are the session's own.
+
+    `idempotency_scope` is the route and the session as the client named it, within which the key is one. `recalled` are
+    the passages of other sessions that the model was given. `uncompressed` says why a rotation that was due did not
+    happen. A `background` turn goes on without its client.
     """
 
     turn_id: str
@@ -76,6 +101,18 @@ class TurnStarted(Fact, frozen=True, kw_only=True):
     body_digest: bytes = b""
     session_key: str | None = None
     identity: Identity | None = None
+    idempotency_scope: str = ""
+    recalled: tuple[Recalled, ...] = ()
+    uncompressed: str = ""
+    background: bool = False
+
+
+class TurnRestarted(Fact, frozen=True, kw_only=True):
+    """An open background turn that its owner had left was taken over by another, from its beginning."""
+
+    turn_id: str
+    owner: str
+    lease_ms: int
 
 
 class TurnCompleted(Fact, frozen=True, kw_only=True):
@@ -84,7 +121,8 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     `output` is what joins the transcript, `alternatives` the other choices where the client asked for several, each
     one assistant message (JSON) as the model server gave it. `usage` is the server's own object, `extra` whatever
     else its answer held (log probabilities, fingerprints), both JSON or empty. `delta_lengths` counts the characters
-    of each piece of text as it was streamed.
+    of each piece of text as it was streamed. `history_digest` is that of all that was said up to and with this turn, by
+    which a client that resends it is known again.
     """
 
     turn_id: str
@@ -95,6 +133,7 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     alternatives: tuple[bytes, ...] = ()
     extra: bytes = b""
     delta_lengths: tuple[int, ...] = ()
+    history_digest: bytes = b""
 
 
 class TurnFailed(Fact, frozen=True, kw_only=True):
@@ -105,6 +144,7 @@ class TurnFailed(Fact, frozen=True, kw_only=True):
     message: str
     status: int
     output: tuple[bytes, ...] = ()
+    delta_lengths: tuple[int, ...] = ()
 
 
 class TurnCancelled(Fact, frozen=True, kw_only=True):
@@ -113,6 +153,29 @@ class TurnCancelled(Fact, frozen=True, kw_only=True):
     turn_id: str
     reason: CancelReason
     output: tuple[bytes, ...] = ()
+    delta_lengths: tuple[int, ...] = ()
+
+
+class CompressionRotated(Fact, frozen=True, kw_only=True):
+    """The session ended with reason `compression`; its lineage goes on in a child, whose transcript is shorter.
+
+    The child begins with the first `head` messages of the old transcript, the `summary` (one chat message, JSON), and
+    the last `tail` messages; `first_kept_turn_id` is the turn that the tail begins in, empty where there is no tail.
+    Tokens are estimates of the whole prompt. `summariser` is the model that wrote the summary, or "deterministic".
+    """
+
+    old_session_id: str
+    session_id: str
+    summary: bytes
+    head: int
+    tail: int
+    first_kept_turn_id: str = ""
+    trigger: Trigger
+    tokens_before: int
+    tokens_after: int
+    summariser: str
+    usage: bytes = b""
+    title: str = ""
 
 
 class ConversationAdvanced(Fact, frozen=True, kw_only=True):
@@ -130,6 +193,28 @@ class ResponseEvicted(Fact, frozen=True, kw_only=True):
     reason: EvictReason
 
 
+class SessionRenamed(Fact, frozen=True, kw_only=True):
+    """The lineage's newest session has another title."""
+
+    title: str
+
+
+class SessionAnnotated(Fact, frozen=True, kw_only=True):
+    """The client's own notes on the session were replaced: a JSON object of strings."""
+
+    metadata: bytes
+
+
+class SessionEnded(Fact, frozen=True, kw_only=True):
+    """A client says that it is done with the session. The first reason counts; a new turn opens it again."""
+
+    reason: str
+
+
+class SessionDeleted(Fact, frozen=True, kw_only=True):
+    """The lineage is gone for its clients: nothing of it can be read, found or continued. Its ids are free again."""
+
+
 class ConversationCreated(Fact, frozen=True, kw_only=True):
     """A name was claimed, and the root session id that it leads to. The first event of a conversation's stream."""
 
@@ -140,11 +225,17 @@ class ConversationCreated(Fact, frozen=True, kw_only=True):
 Event: TypeAlias = (
     SessionStarted
     | TurnStarted
+    | TurnRestarted
     | TurnCompleted
     | TurnFailed
     | TurnCancelled
+    | CompressionRotated
     | ConversationAdvanced
     | ResponseEvicted
+    | SessionRenamed
+    | SessionAnnotated
+    | SessionEnded
+    | SessionDeleted
     | ConversationCreated
 )
 

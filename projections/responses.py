@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from eventstore.events import ResponseEvicted, TurnStarted, parse_stream
+from eventstore.events import ResponseEvicted, SessionDeleted, TurnStarted, parse_stream
 from eventstore.log import Recorded
 from projections.view import Statement, View
 
@@ -11,10 +11,12 @@ CREATE TABLE responses (
     turn_id TEXT PRIMARY KEY,
     tenant  TEXT NOT NULL,
     root_id TEXT NOT NULL
-) STRICT, WITHOUT ROWID
+) STRICT, WITHOUT ROWID;
+CREATE INDEX responses_of_lineage ON responses (tenant, root_id);
 """
 INSERT = "INSERT INTO responses VALUES (?, ?, ?)"
 DELETE = "DELETE FROM responses WHERE turn_id = ?"
+DELETE_ALL = "DELETE FROM responses WHERE tenant = ? AND root_id = ?"
 ROOT_OF = "SELECT root_id FROM responses WHERE tenant = ? AND turn_id = ?"
 
 
@@ -27,6 +29,9 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
             yield INSERT, (event.turn_id, tenant, root_id)
     elif isinstance(event, ResponseEvicted):
         yield DELETE, (event.turn_id,)
+    elif isinstance(event, SessionDeleted):
+        _, tenant, root_id = parse_stream(recorded.stream)
+        yield DELETE_ALL, (tenant, root_id)
 
 
-VIEW = View("responses", 1, SCHEMA, (TurnStarted, ResponseEvicted), apply)
+VIEW = View("responses", 2, SCHEMA, (TurnStarted, ResponseEvicted, SessionDeleted), apply)

@@ -5,22 +5,32 @@ reads nothing but facts: no clock, no I/O, no chance. It checks nothing either: 
 
 A fork inherits turns of another lineage. Whoever folds a stream that begins with a fork folds the parent first and
 hands over what is inherited (`Session.up_to`).
+
+A rotation begins a new generation: a shorter transcript, of which the old turns' messages that were kept and their
+summary are the `base`. The turns themselves are let go of, so that a session's memory is that of its newest generation;
+a fold with `keeps_past` keeps them, to read or to fork from.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, Self, TypeAlias, assert_never
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, Self, TypeAlias, assert_never
 
 import msgspec
 
 from eventstore.events import (
+    CompressionRotated,
     ConversationAdvanced,
     ConversationCreated,
     EvictReason,
     ResponseEvicted,
+    SessionAnnotated,
+    SessionDeleted,
+    SessionEnded,
+    SessionRenamed,
     SessionStarted,
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
+    TurnRestarted,
     TurnStarted,
     parse_stream,
 )
@@ -28,6 +38,17 @@ from eventstore.log import Recorded
 from projections.messages import input_messages
 
 Ended: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
+Rarer: TypeAlias = (
+    SessionStarted
+    | TurnRestarted
+    | CompressionRotated
+    | ResponseEvicted
+    | SessionRenamed
+    | SessionAnnotated
+    | SessionEnded
+    | SessionDeleted
+    | ConversationCreated
+)
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 _TURN_OVERHEAD_BYTES = 900  # of the objects around a turn's content, measured
@@ -42,10 +63,23 @@ class Turn(msgspec.Struct, gc=False):
     ended: Ended | None = None
     ended_us: int = 0
     evicted: EvictReason | None = None
+    restarted: TurnRestarted | None = None
+    restarted_us: int = 0
 
     @property
     def turn_id(self) -> str:
         return self.started.turn_id
+
+    @property
+    def owner(self) -> str:
+        """Who works on the turn, or worked on it last."""
+        return (self.restarted or self.started).owner
+
+    @property
+    def expires_us(self) -> int:
+        """When the lock that the open turn is runs out, microseconds UTC."""
+        began_us = self.restarted_us or self.started_us
+        return began_us + (self.restarted or self.started).lease_ms * 1_000
 
     @property
     def status(self) -> Status:
@@ -75,42 +109,110 @@ class Turn(msgspec.Struct, gc=False):
         return _TURN_OVERHEAD_BYTES + content + output + len(self.started.parameters)
 
 
+class Inherited(NamedTuple):
+    """What a fork begins with: a base of messages, the turns behind it, and what was said before those.
+
+    `earlier` is only known to a fold that keeps the past: turns whose messages the base stands for.
+    """
+
+    base: tuple[bytes, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    earlier: tuple[Turn, ...] = ()
+
+
+NOTHING = Inherited()
+
+
+class Generation(msgspec.Struct, gc=False):
+    """One session of a lineage: its base, its turns, inherited ones first, and how it ended."""
+
+    session_id: str
+    started_us: int
+    base: tuple[bytes, ...]
+    inherited: tuple[Turn, ...]
+    turns: list[Turn]
+    rotated: CompressionRotated | None = None
+    rotated_us: int = 0
+
+    @property
+    def transcript_turns(self) -> list[Turn]:
+        """The turns that are part of the transcript, inherited ones first."""
+        return [*self.inherited, *(turn for turn in self.turns if isinstance(turn.ended, TurnCompleted))]
+
+
 class Session:
     """A lineage's current state. `version` is its stream's; 0 means that nothing has been recorded yet."""
 
     __slots__ = (
+        "_earlier",
+        "_gone",
+        "_keeps_past",
         "_messages",
         "_messages_bytes",
+        "_newest_here",
         "_rendered",
         "_weighed",
         "_weight_bytes",
-        "inherited",
+        "current",
+        "end_reason",
+        "generation",
+        "metadata",
+        "newest",
         "open",
+        "past",
         "started",
         "stream",
         "tenant",
-        "turns",
+        "title",
         "version",
     )
 
-    def __init__(self, stream: str, inherited: Sequence[Turn] = ()) -> None:
+    def __init__(self, stream: str, inherited: Inherited = NOTHING, *, keeps_past: bool = False) -> None:
         self.stream = stream
         self.tenant = parse_stream(stream).tenant
         self.version = 0
+        self._keeps_past = keeps_past
+        self._gone: list[Generation] = []  # deleted, and still what forks of it inherit
+        self._newest_here: Turn | None = None
+        self.newest: Turn | None = None  # of the transcript, behind however many rotations
+        self._reset(inherited)
+
+    def _reset(self, inherited: Inherited) -> None:
+        """Begin anew: a lineage that starts, or starts again once it was deleted."""
         self.started: SessionStarted | None = None
-        self.inherited = tuple(inherited)
-        self.turns: list[Turn] = []
+        self.title = ""
+        self.metadata = b"{}"
+        self.end_reason = ""
         self.open: Turn | None = None
-        self._weighed = 0  # how many turns, inherited ones first, are in `_weight_bytes`
-        self._weight_bytes = _SESSION_OVERHEAD_BYTES
-        self._messages: list[bytes] = []
-        self._messages_bytes = 0
+        self.generation = 0
+        self.past: list[Generation] = []
+        self._earlier = inherited.earlier
+        self._begin(self.root_id, 0, inherited.base, inherited.turns)
+        self.newest = inherited.turns[-1] if inherited.turns else None
+        self._newest_here = self.newest
+
+    def _begin(self, session_id: str, now_us: int, base: tuple[bytes, ...], inherited: tuple[Turn, ...] = ()) -> None:
+        """A generation begins with the messages of `base`; whatever was rendered or weighed is not of it."""
+        self.generation += 1
+        self.current = Generation(session_id, now_us, base, inherited, [])
+        self._newest_here = None
+        self._messages = list(base)
+        self._messages_bytes = sum(map(len, base))
         self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
+        self._weighed = 0  # how many of them are in `_weight_bytes`
+        self._weight_bytes = _SESSION_OVERHEAD_BYTES + self._messages_bytes
 
     @classmethod
-    def fold(cls, stream: str, events: Iterable[Recorded], inherited: Sequence[Turn] = ()) -> Self:
+    def fold(
+        cls,
+        stream: str,
+        events: Iterable[Recorded],
+        inherited: Inherited = NOTHING,
+        *,
+        keeps_past: bool = False,
+    ) -> Self:
         """The state that `events`, all of the stream's from its first, lead to."""
-        session = cls(stream, inherited)
+        session = cls(stream, inherited, keeps_past=keeps_past)
         for recorded in events:
             session.apply(recorded)
         return session
@@ -123,14 +225,39 @@ class Session:
             case TurnStarted():
                 self.open = turn = Turn(event, recorded.recorded_us)
                 self.turns.append(turn)
+                self.end_reason = ""
             case TurnCompleted() | TurnFailed() | TurnCancelled():
                 self._end(event, recorded.recorded_us)
-            case ResponseEvicted():
-                self._evict(event)
-            case SessionStarted():
-                self.started = event
             case ConversationAdvanced():
                 pass  # a conversation leads to the lineage, whichever turn is its newest
+            case _:
+                self._apply_rarer(event, recorded.recorded_us)
+
+    def _apply_rarer(self, event: Rarer, now_us: int) -> None:  # noqa: C901 (one case a fact)
+        match event:
+            case ResponseEvicted():
+                if turn := self.find(event.turn_id):
+                    turn.evicted = event.reason
+            case SessionStarted():
+                self.started = event
+                self.title = event.title
+                self.current.session_id = event.session_id
+                self.current.started_us = now_us
+            case TurnRestarted():
+                assert self.open is not None  # noqa: S101 (only an open turn is restarted)
+                self.open.restarted, self.open.restarted_us = event, now_us
+            case CompressionRotated():
+                self._rotate(event, now_us)
+            case SessionRenamed():
+                self.title = event.title
+            case SessionAnnotated():
+                self.metadata = event.metadata
+            case SessionEnded():
+                self.end_reason = self.end_reason or event.reason
+            case SessionDeleted():
+                if self._keeps_past:
+                    self._gone += [*self.past, self.current]
+                self._reset(NOTHING)
             case ConversationCreated():
                 pass  # lives in the conversation's own stream
             case _:
@@ -142,39 +269,66 @@ class Session:
         turn.ended = event
         turn.ended_us = recorded_us
         self.open = None
+        if isinstance(event, TurnCompleted):
+            self._newest_here = self.newest = turn
 
-    def _evict(self, event: ResponseEvicted) -> None:
-        turn = self.find(event.turn_id)
-        assert turn is not None  # noqa: S101 (a response is evicted in the stream of its turn)
-        turn.evicted = event.reason
+    def _rotate(self, event: CompressionRotated, now_us: int) -> None:
+        transcript = self.transcript
+        base = (*transcript[: event.head], event.summary, *transcript[len(transcript) - event.tail :])
+        if self._keeps_past:
+            self.current.rotated, self.current.rotated_us = event, now_us
+            self.past.append(self.current)
+        self.title = event.title
+        self._begin(event.session_id, now_us, base)
 
     @property
     def root_id(self) -> str:
-        """The session id the lineage began with, which names its stream."""
+        """The name of the lineage's stream: the id of its first session."""
         return parse_stream(self.stream).name
 
     @property
     def session_id(self) -> str:
         """The effective id: the lineage's tip."""
-        return self.started.session_id if self.started else self.root_id
+        return self.current.session_id
 
     @property
-    def newest(self) -> Turn | None:
-        """The newest turn of the transcript: completed here, or inherited."""
-        for turn in reversed(self.turns):
-            if isinstance(turn.ended, TurnCompleted):
-                return turn
-        return self.inherited[-1] if self.inherited else None
+    def turns(self) -> list[Turn]:
+        """The turns that began in the newest generation."""
+        return self.current.turns
+
+    @property
+    def newest_here(self) -> Turn | None:
+        """The newest turn of the transcript that is not behind a rotation: whose usage tells of this transcript."""
+        return self._newest_here
+
+    @property
+    def said(self) -> Iterator[tuple[str, Turn]]:
+        """Every turn, oldest first, with the id of the session it was said in: all of them in a fold that keeps the
+        past, else those of the newest generation.
+        """
+        generations = [*self.past, self.current]
+        yield from ((generations[0].session_id, turn) for turn in self._earlier)
+        for generation in generations:
+            yield from ((generation.session_id, turn) for turn in (*generation.inherited, *generation.turns))
 
     def find(self, turn_id: str) -> Turn | None:
         """The turn of that id, begun in this lineage. Mostly one of the newest is asked for, so they come first."""
-        return next((turn for turn in reversed(self.turns) if turn.started.turn_id == turn_id), None)
+        for generation in (self.current, *reversed(self.past)):
+            for turn in reversed(generation.turns):
+                if turn.started.turn_id == turn_id:
+                    return turn
+        return None
 
-    def up_to(self, turn_id: str) -> tuple[Turn, ...]:
-        """The transcript's turns up to and with `turn_id`: what a fork from there inherits."""
-        turns = self._transcript_turns()
-        position = next(index for index, turn in enumerate(turns) if turn.turn_id == turn_id)
-        return tuple(turns[: position + 1])
+    def up_to(self, turn_id: str) -> Inherited | None:
+        """What a fork behind the turn of that id inherits; None where it is no part of a transcript known here."""
+        earlier = list(self._earlier)
+        for generation in (*self._gone, *self.past, self.current):
+            turns = generation.transcript_turns
+            for number, turn in enumerate(turns, 1):
+                if turn.turn_id == turn_id:
+                    return Inherited(generation.base, tuple(turns[:number]), tuple(earlier))
+            earlier += turns
+        return None
 
     @property
     def transcript(self) -> Sequence[bytes]:
@@ -205,12 +359,10 @@ class Session:
         self._weight_bytes += sum(turn.weight_bytes for turn in settled)
         return self._weight_bytes
 
-    def _transcript_turns(self) -> list[Turn]:
-        return [*self.inherited, *(turn for turn in self.turns if isinstance(turn.ended, TurnCompleted))]
-
     def _settled(self, after: int) -> list[Turn]:
-        """The turns that have ended, inherited ones first, without the first `after` of them."""
-        if after == len(self.inherited) + len(self.turns) - (self.open is not None):
+        """The newest generation's turns that have ended, inherited ones first, without the first `after` of them."""
+        inherited, turns = self.current.inherited, self.current.turns
+        if after == len(inherited) + len(turns) - (self.open is not None):
             return []
-        own = self.turns[max(0, after - len(self.inherited)) :]
-        return [*self.inherited[after:], *(turn for turn in own if turn.ended)]
+        own = turns[max(0, after - len(inherited)) :]
+        return [*inherited[after:], *(turn for turn in own if turn.ended)]

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from api.models.model import Answer
 from api.turns import decide
-from api.turns.decide import Begin, Failure
+from api.turns.decide import Begin, Failure, Said
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import Names, TurnRequest
 from eventstore.events import (
@@ -19,7 +19,7 @@ from eventstore.events import (
     TurnCompleted,
     TurnFailed,
 )
-from projections.session import Turn
+from projections.session import Inherited, Turn
 from tests.support.facts import T0_US, assistant, completed, session_started, started, user
 from tests.support.spec import Decision, given
 
@@ -73,8 +73,10 @@ def test_a_turn_after_a_failed_first_one_takes_in_the_bodys_history_again() -> N
 
 def test_a_fork_inherits_and_so_takes_only_what_is_new() -> None:
     fork = ForkPoint(session_id="s0", root_id="s0", turn_id="t1")
-    inherited = [Turn(started("t1"), T0_US, completed("t1"), T0_US)]
-    given(inherited=inherited).when(begin(fork=fork)).then(session_started(forked_from=fork), started("t9", "new"))
+    inherited = (Turn(started("t1"), T0_US, completed("t1"), T0_US),)
+    given(inherited=Inherited(turns=inherited)).when(begin(fork=fork)).then(
+        session_started(forked_from=fork), started("t9", "new")
+    )
 
 
 def test_a_turn_without_anything_new_is_refused() -> None:
@@ -128,13 +130,15 @@ def test_an_answer_that_comes_after_the_turn_was_ended_by_somebody_else_is_refus
 
 
 def test_a_failure_and_a_cancellation_keep_what_was_said_so_far() -> None:
-    said = (assistant("half"),)
+    said = Said((assistant("half"),), (2, 2))
     fail = partial(decide.fail, turn_id="t1", failure=Failure("upstream_timeout", "slow", 0), said=said)
     given(SESSION, started("t1")).when(fail).then(
-        TurnFailed(turn_id="t1", code="upstream_timeout", message="slow", status=0, output=said)
+        TurnFailed(turn_id="t1", code="upstream_timeout", message="slow", status=0, output=said[0], delta_lengths=said[1])
     )
     cancel = partial(decide.cancel, turn_id="t1", reason="disconnect", said=said)
-    given(SESSION, started("t1")).when(cancel).then(TurnCancelled(turn_id="t1", reason="disconnect", output=said))
+    given(SESSION, started("t1")).when(cancel).then(
+        TurnCancelled(turn_id="t1", reason="disconnect", output=said.output, delta_lengths=(2, 2))
+    )
 
 
 def test_only_an_ended_turns_response_can_be_evicted_and_only_once() -> None:

@@ -4,14 +4,28 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
+import msgspec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONFIG_FILE = "turnlog.toml"
+MODELS_TABLE = "models"
 GC_THRESHOLD = 50_000
+
+
+class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What can be said of one model in the configuration file; what is not said is as for all."""
+
+    context_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    compress_at: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    summary_model: str | None = None
+    summary_prompt: str | None = None
+
+
+_MODEL_TABLES = dict[str, ModelTable]
 
 
 def option(flag: str, *more: str, **settings: Any) -> Callable[[F], F]:
@@ -45,15 +59,24 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
         config = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path} can not be read: {error}") from error
+    context.obj = _models_of(path, config.pop(MODELS_TABLE, {}))
     config = {key.replace("-", "_"): value for key, value in config.items()}
     group = context.command
     assert isinstance(group, click.Group)  # noqa: S101 (the option is the group's)
     if unknown := sorted(config.keys() - _settings_of(group)):
         raise click.BadParameter(
-            f"{path} holds unknown settings: {', '.join(unknown)} (a flat list of flags, no tables)"
+            f"{path} holds unknown settings: {', '.join(unknown)} (a flat list of flags, and [models.NAME] tables)"
         )
     context.default_map = _defaults_for(group, config)
     return path
+
+
+def _models_of(path: Path, tables: object) -> dict[str, dict[str, Any]]:
+    """The settings of single models: `[models.NAME]` tables, `[models."*"]` for all that have none of their own."""
+    try:
+        return {name: msgspec.to_builtins(table) for name, table in msgspec.convert(tables, _MODEL_TABLES).items()}
+    except msgspec.ValidationError as error:
+        raise click.BadParameter(f"{path}: [models.NAME] holds what is no setting of a model: {error}") from error
 
 
 def _settings_of(group: click.Group) -> set[str | None]:

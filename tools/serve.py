@@ -6,8 +6,10 @@ import os
 import shlex
 import socket
 from pathlib import Path
+from typing import Any, get_args
 
 import click
+import msgspec
 import uvloop
 
 from api import keys as keyring
@@ -15,7 +17,7 @@ from api.keys import CHARACTERS_MIN, FIRST_KEY_FILE, KeyProblem
 from api.models.builtin import NAME as BUILTIN
 from api.models.upstream import Timeouts
 from api.server import serve as run
-from api.settings import Settings
+from api.settings import Compression, HistoryOnFailure, RunsAfterCrash, Settings
 from eventstore.log import LogError
 from projections.runner import ViewsUnavailable
 from tools import logs
@@ -75,6 +77,69 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Silence before a stream gets a comment.",
 )
+@option(
+    "--context-tokens",
+    type=click.IntRange(min=0),
+    default=_DEFAULT.compression.context_tokens,
+    show_default=True,
+    help="The models' context window; 0: sessions are never compressed. [models.NAME] in turnlog.toml for one of them.",
+)
+@option(
+    "--compress-at",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=_DEFAULT.compression.compress_at,
+    show_default=True,
+    help="The share of the context window at which a session is compressed.",
+)
+@option("--summary-model", default="", help="The model that writes summaries; else the one that is being asked.")
+@option("--summary-prompt", default="", help="What it is told to do; else turnlog's own words.")
+@option(
+    "--max-responses",
+    type=click.IntRange(min=0),
+    default=_DEFAULT.responses_max,
+    show_default=True,
+    help="Stored responses that can be addressed, for each tenant; the least recently used go first. 0: no limit.",
+)
+@option(
+    "--response-ttl-s",
+    type=click.FloatRange(min=0),
+    default=_DEFAULT.response_ttl_s,
+    show_default=True,
+    help="How long a stored response can be addressed. 0: for good.",
+)
+@option(
+    "--memory/--no-memory",
+    default=_DEFAULT.memory,
+    show_default=True,
+    help="Give the model what was said in other sessions under the same session key.",
+)
+@option(
+    "--match-history/--no-match-history",
+    default=_DEFAULT.match_history,
+    show_default=True,
+    help="Continue the session whose history a client resends that names none.",
+)
+@option(
+    "--history-on-failure",
+    type=click.Choice(get_args(HistoryOnFailure)),
+    default=_DEFAULT.history_on_failure,
+    show_default=True,
+    help="When the log can not be read: fail with 503, or answer without history and say so in a header.",
+)
+@option(
+    "--max-runs",
+    type=click.IntRange(min=1),
+    default=_DEFAULT.runs_max,
+    show_default=True,
+    help="Runs at work at once; more are told to come back.",
+)
+@option(
+    "--runs-after-crash",
+    type=click.Choice(get_args(RunsAfterCrash)),
+    default=_DEFAULT.runs_after_crash,
+    show_default=True,
+    help="What becomes of a run that was at work when the server died: started again, once, or cancelled.",
+)
 @option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
 @option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")
 @option("--cors-origin", multiple=True, help="A web page's origin that may use the server; repeatable.")
@@ -86,7 +151,9 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     help="FULL: an acknowledged turn survives power loss. NORMAL: it survives a crash of the process.",
 )
 @option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+@click.pass_obj
 def serve(
+    models: dict[str, dict[str, Any]] | None,
     data: Path,
     host: str,
     port: int,
@@ -99,6 +166,17 @@ def serve(
     lock_wait_s: float,
     grace_s: float,
     keepalive_s: float,
+    context_tokens: int,
+    compress_at: float,
+    summary_model: str,
+    summary_prompt: str,
+    max_responses: int,
+    response_ttl_s: float,
+    memory: bool,
+    match_history: bool,
+    history_on_failure: HistoryOnFailure,
+    max_runs: int,
+    runs_after_crash: RunsAfterCrash,
     api_key: str,
     no_auth: bool,
     cors_origin: tuple[str, ...],
@@ -112,6 +190,12 @@ def serve(
     logs.configure(log_level)
     if no_auth and not _is_loopback(host):
         raise click.UsageError(f"--no-auth is for loopback addresses only, and {host} is not one")
+    compression = Compression(
+        context_tokens=context_tokens,
+        compress_at=compress_at,
+        summary_model=summary_model,
+        summary_prompt=summary_prompt,
+    )
     settings = Settings(
         data=made(data),
         host=host,
@@ -127,6 +211,15 @@ def serve(
         grace_s=grace_s,
         keepalive_s=keepalive_s,
         synchronous=synchronous,
+        compression=compression,
+        models={name: msgspec.structs.replace(compression, **table) for name, table in (models or {}).items()},
+        responses_max=max_responses,
+        response_ttl_s=response_ttl_s,
+        memory=memory,
+        match_history=match_history,
+        history_on_failure=history_on_failure,
+        runs_max=max_runs,
+        runs_after_crash=runs_after_crash,
     )
     _run(settings, _prepare_keys(settings))
 

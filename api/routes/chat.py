@@ -21,6 +21,6 @@ async def create(request: web.Request) -> web.StreamResponse:
         writer_of = partial(chat.StreamedCompletion, wants_usage=asked.wants_usage)
         return await stream_turn(request, opened, headers, writer_of)
     async with opened as turn:
-        request[ECHO] = echo = headers.echo(turn.session_id)
+        request[ECHO] = echo = headers.echo(turn.session_id, turn.marks)
         done = await turn.answer()
     return answer(chat.completion(done), headers=echo)

@@ -24,7 +24,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     if asked.stream:
         return await stream_turn(request, opened, headers, partial(ResponseStream, store=store))
     async with opened as turn:
-        request[ECHO] = echo = headers.echo(turn.session_id)
+        request[ECHO] = echo = headers.echo(turn.session_id, turn.marks)
         done = await turn.answer()
     return answer(response_object(done, store=store), headers=echo)
 

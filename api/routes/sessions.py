@@ -26,5 +26,5 @@ async def messages(request: web.Request) -> web.StreamResponse:
     limit = whole_number(request.query.get("limit"), "limit", MESSAGES_MAX, MESSAGES_MAX)
     given = request.query.get("offset")
     offset = whole_number(given, "offset", 0, OFFSET_MAX) if given is not None else None
-    session = await request.app[TURNS].reader.session(request[TENANT], request.match_info["session_id"])
+    session = await request.app[TURNS].reader.whole_session(request[TENANT], request.match_info["session_id"])
     return answer(sessions.message_list(session, limit, offset))

@@ -41,16 +41,16 @@ async def stream_turn(
     request: web.Request,
     opened: AbstractAsyncContextManager[OpenTurn],
     headers: Continuity,
-    writer_of: Callable[[Turn], Writer],
+    writer_of: Callable[[OpenTurn], Writer],
 ) -> web.StreamResponse:
     """Stream a turn. What fails before the model's first chunk is raised, and so becomes a plain answer."""
     async with EventStream(request) as stream:
         writer: Writer | None = None
         try:
             async with opened as turn:
-                request[ECHO] = echo = headers.echo(turn.session_id)
+                request[ECHO] = echo = headers.echo(turn.session_id, turn.marks)
                 stream.announce(echo)
-                writer = writer_of(turn.turn)
+                writer = writer_of(turn)
                 prefix = writer.opening
                 async with contextlib.aclosing(turn.chunks()) as chunks:
                     async for chunk in chunks:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from eventstore.events import SessionStarted, lineage_stream, parse_stream
 from eventstore.log import EventLog, Recorded
-from projections.session import Session, Turn
+from projections.session import NOTHING, Inherited, Session
 
 WEIGHT_MAX_BYTES = 48_000_000
 
@@ -46,6 +46,16 @@ class Sessions:
         while self._weight_bytes > WEIGHT_MAX_BYTES and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
 
+    async def whole(self, stream: str) -> Session:
+        """The lineage with all its generations, read anew: for what is older than the last rotation."""
+        events = await self._log.read(stream)
+        inherited = await self._inherited(stream, events, keeps_past=True)
+        return Session.fold(stream, events, inherited, keeps_past=True)
+
+    async def up_to(self, session: Session, turn_id: str) -> Inherited | None:
+        """What a fork behind one of the session's turns inherits, however old; None where it is not part of it."""
+        return session.up_to(turn_id) or (await self.whole(session.stream)).up_to(turn_id)
+
     async def catch_up(self, session: Session) -> None:
         """Take in what others have recorded in the session's stream."""
         take_in(session, await self._log.read(session.stream, session.version))
@@ -63,12 +73,17 @@ class Sessions:
             self.keep(session)
         return session
 
-    async def _inherited(self, stream: str, events: Sequence[Recorded]) -> tuple[Turn, ...]:
+    async def _inherited(
+        self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False
+    ) -> Inherited:
         first = events[0].event if events else None
         if not isinstance(first, SessionStarted) or first.forked_from is None:
-            return ()
-        parent = await self.get(lineage_stream(parse_stream(stream).tenant, first.forked_from.root_id))
-        return parent.up_to(first.forked_from.turn_id)
+            return NOTHING
+        parent = lineage_stream(parse_stream(stream).tenant, first.forked_from.root_id)
+        turn_id = first.forked_from.turn_id
+        if keeps_past:
+            return (await self.whole(parent)).up_to(turn_id) or NOTHING
+        return await self.up_to(await self.get(parent), turn_id) or NOTHING
 
 
 def take_in(session: Session, events: Sequence[Recorded]) -> None:

@@ -4,6 +4,7 @@ Pure: time, ids and the answer of the model are handed in. Tested as given(event
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +17,7 @@ from eventstore.events import (
     Event,
     EvictReason,
     ForkPoint,
+    Recalled,
     ResponseEvicted,
     SessionStarted,
     TurnCancelled,
@@ -26,6 +28,16 @@ from eventstore.events import (
 from projections.session import Session, Turn
 
 NOTHING_NEW = "there is nothing new behind the last assistant message: send the next user or tool message"
+
+
+class Said(NamedTuple):
+    """What a model had said when it was cut short, and the lengths of its streamed pieces, in characters."""
+
+    output: tuple[bytes, ...] = ()
+    delta_lengths: tuple[int, ...] = ()
+
+
+NOTHING_SAID = Said()
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +51,9 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     now_us: int
     is_gone: Callable[[Turn], bool]
     forked_from: ForkPoint | None = None
+    recalled: tuple[Recalled, ...] = ()
+    uncompressed: str = ""
+    idempotency_scope: str = ""
 
 
 def begin(session: Session, command: Begin) -> list[Event]:
@@ -86,9 +101,13 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
         conversation=request.names.conversation,
         previous_response_id=request.names.previous_response_id,
         idempotency_key=request.idempotency_key,
+        idempotency_scope=command.idempotency_scope,
         body_digest=request.body_digest,
         session_key=None if request.session_key == began.session_key else request.session_key,
         identity=None if request.identity == began.identity else request.identity,
+        recalled=command.recalled,
+        uncompressed=command.uncompressed,
+        background=request.background,
     )
 
 
@@ -124,16 +143,20 @@ class Failure(msgspec.Struct, frozen=True):
     status: int
 
 
-def fail(session: Session, turn_id: str, failure: Failure, said: tuple[bytes, ...] = ()) -> list[Event]:
+def fail(session: Session, turn_id: str, failure: Failure, said: Said = NOTHING_SAID) -> list[Event]:
     """The model did not answer. The turn is over and leaves nothing in later prompts."""
     _open_turn(session, turn_id)
-    return [TurnFailed(turn_id=turn_id, code=failure.code, message=failure.message, status=failure.status, output=said)]
+    code, message, status = failure.code, failure.message, failure.status
+    output, lengths = said
+    return [
+        TurnFailed(turn_id=turn_id, code=code, message=message, status=status, output=output, delta_lengths=lengths)
+    ]
 
 
-def cancel(session: Session, turn_id: str, reason: CancelReason, said: tuple[bytes, ...] = ()) -> list[Event]:
+def cancel(session: Session, turn_id: str, reason: CancelReason, said: Said = NOTHING_SAID) -> list[Event]:
     """The turn was stopped. It leaves nothing in later prompts."""
     _open_turn(session, turn_id)
-    return [TurnCancelled(turn_id=turn_id, reason=reason, output=said)]
+    return [TurnCancelled(turn_id=turn_id, reason=reason, output=said.output, delta_lengths=said.delta_lengths)]
 
 
 def evict(session: Session, turn_id: str, reason: EvictReason) -> list[Event]:
@@ -148,7 +171,7 @@ def evict(session: Session, turn_id: str, reason: EvictReason) -> list[Event]:
 
 def has_expired(turn: Turn, now_us: int) -> bool:
     """Whether the open turn's lease has run out."""
-    return now_us >= turn.started_us + turn.started.lease_ms * 1_000
+    return now_us >= turn.expires_us
 
 
 def _open_turn(session: Session, turn_id: str) -> Turn:

@@ -4,25 +4,56 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeAlias
 
+import msgspec
+
 from api.models.gather import Gathered
 from api.models.model import Answer, Chunk, Model, Prompt
+from api.turns.decide import Said
 from api.turns.prompt import prompt_of
+from eventstore.events import CancelReason
 from projections.session import Session, Turn
 
 # Records the answer, with the lengths of its streamed pieces, and returns the completed turn.
 Complete: TypeAlias = Callable[[Answer, tuple[int, ...]], Awaitable[Turn]]
 
 
+class Marks(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client is told of its turn besides the answer.
+
+    `compression` is "rotated", or "skipped" with the reason; `recalled` counts the passages given from other sessions.
+    """
+
+    is_replayed: bool = False
+    compression: str = ""
+    recalled: int = 0
+    has_history: bool = True
+
+
+PLAIN = Marks()
+
+
 class OpenTurn:
     """Valid inside `Turns.turn`. `session_id` is the effective one; empty where nothing is recorded."""
 
-    __slots__ = ("_complete", "_gathered", "_model", "_session", "session_id", "turn")
+    __slots__ = ("_complete", "_context", "_gathered", "_model", "_session", "cancel_reason", "marks", "session_id", "turn")
 
     def __init__(
-        self, model: Model, session: Session, turn: Turn, complete: Complete, *, is_recorded: bool = True
+        self,
+        model: Model,
+        session: Session,
+        turn: Turn,
+        complete: Complete,
+        *,
+        context: tuple[bytes, ...] = (),
+        marks: Marks = PLAIN,
+        cancel_reason: CancelReason = "disconnect",
+        is_recorded: bool = True,
     ) -> None:
         self.session_id = session.session_id if is_recorded else ""
         self.turn = turn
+        self.marks = marks
+        self.cancel_reason = cancel_reason  # what it means that the task is cancelled
+        self._context = context
         self._model = model
         self._session = session
         self._complete = complete
@@ -31,7 +62,7 @@ class OpenTurn:
     @property
     def prompt(self) -> Prompt:
         """What the model is sent."""
-        return prompt_of(self.turn.started, self._session.transcript, self._session.transcript_bytes)
+        return prompt_of(self.turn.started, self._session, self._context)
 
     async def answer(self) -> Turn:
         """Have the model answer as a whole; returns when the completed turn is durable. Raises `ModelError`."""
@@ -46,6 +77,6 @@ class OpenTurn:
                 yield chunk
         self.turn = await self._complete(self._gathered.answer(), tuple(self._gathered.delta_lengths))
 
-    def partial(self) -> tuple[bytes, ...]:
-        """What the model has said so far, as an assistant message."""
-        return self._gathered.partial()
+    def partial(self) -> Said:
+        """What the model has said so far, as an assistant message, and the lengths of its streamed pieces."""
+        return Said(self._gathered.partial(), tuple(self._gathered.delta_lengths))

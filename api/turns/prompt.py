@@ -1,6 +1,7 @@
 """What the model is sent for a turn: a pure function of the session and the turn's own facts.
 
-One rule: this turn's instructions, then the completed turns of the lineage, then what is new.
+One rule: the session's system prompt, this turn's instructions, what is recalled from other sessions, then the
+transcript of the lineage, then what is new.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import msgspec
 from api.models.model import Prompt
 from eventstore.events import TurnStarted
 from projections.messages import input_messages
+from projections.session import Session
 
 Parameters: TypeAlias = dict[str, msgspec.Raw]
 
@@ -19,18 +21,24 @@ _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def prompt_of(started: TurnStarted, transcript: Sequence[bytes], transcript_bytes: int) -> Prompt:
-    """The prompt of a turn that continues `transcript`."""
+def prompt_of(started: TurnStarted, session: Session, recalled: Sequence[bytes] = ()) -> Prompt:
+    """The prompt of a turn of `session`, which is given the messages `recalled` as context."""
     new = input_messages(started)
-    messages = [*started.instructions, *transcript, *new]
-    size = transcript_bytes + sum(map(len, new)) + sum(map(len, started.instructions))
+    instructions = [*_system_prompt(session), *started.instructions, *recalled]
+    messages = [*instructions, *session.transcript, *new]
+    size = session.transcript_bytes + sum(map(len, new)) + sum(map(len, instructions))
     return Prompt(
         model=started.model,
         messages=messages,
-        instructions=len(started.instructions),
+        instructions=len(instructions),
         messages_bytes=size,
         parameters=chat_parameters(started),
     )
+
+
+def _system_prompt(session: Session) -> tuple[bytes, ...]:
+    text = session.started.system_prompt if session.started else ""
+    return (_encode({"role": "system", "content": text}),) if text else ()
 
 
 def chat_parameters(started: TurnStarted) -> Parameters:

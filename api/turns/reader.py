@@ -2,6 +2,7 @@
 
 from api.turns.cache import Sessions
 from api.turns.directory import RESPONSE, Directory, Views
+from api.turns.refusals import ResponseNotFound
 from eventstore.events import lineage_stream
 from projections import sessions as session_list
 from projections.session import Session, Turn
@@ -20,9 +21,16 @@ class Reader:
         """The turn behind a response's id, and its session; raises `ResponseNotFound`."""
         root_id = await self._directory.response(tenant, response_id)
         session = await self._sessions.get(lineage_stream(tenant, root_id))
-        turn = session.find(response_id.removeprefix(RESPONSE))
-        assert turn is not None  # noqa: S101 (the views have it from this very stream)
+        turn_id = response_id.removeprefix(RESPONSE)
+        turn = session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
+        if turn is None:
+            raise ResponseNotFound(f"Response not found: {response_id}")  # of a session that was deleted
         return session, turn
+
+    async def whole_session(self, tenant: str, session_id: str) -> Session:
+        """The same, with everything that was said before its last rotation; raises `SessionNotFound`."""
+        session = await self.session(tenant, session_id)
+        return session if session.generation == 1 else await self._sessions.whole(session.stream)
 
     async def session(self, tenant: str, session_id: str) -> Session:
         """The current session of the lineage that has that id; raises `SessionNotFound`."""

@@ -17,6 +17,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One turn's input. `items` is what is new where a transcript is continued, `opening` where one begins.
 
     Both hold JSON objects in the dialect of `api`; `instructions` are chat messages; `parameters` is a JSON object.
+    `compact_threshold_tokens` is the request's own limit for a rotation, 0 where it names none.
     """
 
     tenant: str
@@ -32,3 +33,6 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity = Identity()
     idempotency_key: str = ""
     body_digest: bytes = b""
+    compact_threshold_tokens: int = 0
+    uses_memory: bool = True
+    background: bool = False

@@ -29,10 +29,10 @@ from api.turns.open_turn import OpenTurn
 from api.turns.reader import Reader
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
-from eventstore.events import CancelReason, Event, ForkPoint, TurnCompleted, lineage_stream
+from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
 from eventstore.log import EventLog, LogError, VersionConflict
 from projections import sessions as session_list
-from projections.session import Session, Turn
+from projections.session import Inherited, Session, Turn
 
 LOCK_WAIT_S = 60.0
 LEASE_MARGIN_S = 30.0
@@ -89,8 +89,7 @@ class Turns:
             if place:
                 session = await self._sessions.get(lineage_stream(request.tenant, place.root_id))
             if place and place.after:
-                _completed(session, place.after)
-                session = Session(session.stream, session.up_to(place.after))
+                session = Session(session.stream, await self._behind(session, place.after))
             command = self._command(session, request, None)
             started = decide.started_by(command, session, decide.session_started(command))
             turn = Turn(started, command.now_us)
@@ -162,15 +161,22 @@ class Turns:
         await self._line.enter(stream)
         try:
             session = await self._sessions.get(stream)
-            if not after or session.newest is _completed(session, after):
+            if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
-            fork = Session(lineage_stream(request.tenant, new_session_id()), session.up_to(after))
+            fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
         except BaseException:
             self._line.leave(stream)
             raise
         self._line.leave(stream)
         await self._line.enter(fork.stream)
         return fork, ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
+
+    async def _behind(self, session: Session, turn_id: str) -> Inherited:
+        """What a fork behind that turn inherits; raises `PreviousNotFound` unless it is part of the transcript."""
+        inherited = await self._sessions.up_to(session, turn_id)
+        if inherited is None:
+            raise PreviousNotFound(f"Response {RESPONSE}{turn_id} was not completed: continue from the one before it.")
+        return inherited
 
     async def _refuse_nothing_new(self, request: TurnRequest) -> None:
         """Before a conversation is claimed: without new items, only a session without a transcript can have a turn."""
@@ -212,7 +218,7 @@ class Turns:
             owner=self._owner,
             lease_ms=self._lease_ms,
             now_us=time.time_ns() // 1_000,
-            is_gone=lambda turn: turn.started.owner == self._owner and turn.turn_id not in self._running,
+            is_gone=lambda turn: turn.owner == self._owner and turn.turn_id not in self._running,
             forked_from=forked_from,
         )
 
@@ -229,7 +235,7 @@ class Turns:
             return  # it had ended before: only the way to the client was cut
         ending: Callable[[Session], Sequence[Event]]
         if isinstance(error, asyncio.CancelledError | ConnectionError):
-            reason: CancelReason = "shutdown" if self._draining else "disconnect"
+            reason: CancelReason = "shutdown" if self._draining else turn.cancel_reason
             ending = partial(decide.cancel, turn_id=turn_id, reason=reason, said=said)
         else:
             ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
@@ -251,14 +257,6 @@ class Turns:
             self._sessions.keep(session)
             return
         raise LineageBusy("too many others write to this session at once")
-
-
-def _completed(session: Session, turn_id: str) -> Turn:
-    """The turn that a response continues from; raises `PreviousNotFound` unless it is part of the transcript."""
-    turn = session.find(turn_id)
-    if turn is None or not isinstance(turn.ended, TurnCompleted):
-        raise PreviousNotFound(f"Response {RESPONSE}{turn_id} was not completed: continue from the one before it.")
-    return turn
 
 
 def _failure(error: BaseException) -> Failure:

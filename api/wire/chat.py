@@ -7,6 +7,7 @@ import msgspec
 
 from api.models.model import NULL, Chunk
 from api.problem import Problem, error_of
+from api.turns.open_turn import OpenTurn
 from api.turns.request import Names, TurnRequest
 from api.wire.checks import (
     Count,
@@ -191,7 +192,9 @@ def usage_of(done: TurnCompleted) -> msgspec.Raw:
 class StreamedCompletion:
     """The chunks that a client is sent for the chunks that a model sends: the same, under this turn's id."""
 
-    def __init__(self, turn: Turn, *, wants_usage: bool) -> None:
+    def __init__(self, opened: OpenTurn, *, wants_usage: bool) -> None:
+        turn = opened.turn
+        self._session_id = opened.session_id
         self._head: dict[str, Any] = {
             "id": ID + turn.turn_id,
             "object": "chat.completion.chunk",
@@ -223,10 +226,13 @@ class StreamedCompletion:
         """The last chunks, once the turn is durable.
 
         Usage is in a chunk of its own where the client asked for it as OpenAI has it, else in the finishing chunk,
-        where clients of the older system look for it.
+        where clients of the older system look for it. The last chunk says where the turn went, for clients that can not
+        read headers.
         """
         assert isinstance(turn.ended, TurnCompleted)  # noqa: S101 (the stream has ended well)
-        usage = {"usage": usage_of(turn.ended)}
+        usage: dict[str, Any] = {"usage": usage_of(turn.ended)}
+        if self._session_id:
+            usage["session_id"] = self._session_id
         if self._wants_usage:
             frames = [self._frame(chunk) for chunk in self._finishing]
             return b"".join((*frames, frame({**self._head, "choices": [], **usage}), DONE))

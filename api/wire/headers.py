@@ -7,6 +7,7 @@ from typing import Self
 import msgspec
 
 from api.problem import Problem
+from api.turns.open_turn import PLAIN, Marks
 from eventstore.events import Identity
 
 SESSION_ID = "X-Hermes-Session-Id"
@@ -20,10 +21,25 @@ IDENTITY = {
     "X-Hermes-Thread-Id": "thread_id",
 }
 IDEMPOTENCY_KEY = "Idempotency-Key"
+IDEMPOTENCY_REPLAYED = "Idempotency-Replayed"
+COMPRESSION = "X-Turnlog-Compression"
+RECALLED = "X-Turnlog-Recalled"
+HISTORY = "X-Turnlog-History"
 CONTINUITY = (SESSION_ID, SESSION_KEY, *IDENTITY)
+REMARKS = (IDEMPOTENCY_REPLAYED, COMPRESSION, RECALLED, HISTORY)  # only ever in answers
 CHARACTERS_MAX = 256
 # Control characters, and the lone surrogates that aiohttp makes of bytes that are not UTF-8.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _remarks(marks: Marks) -> dict[str, str]:
+    remarks = {
+        IDEMPOTENCY_REPLAYED: "true" if marks.is_replayed else "",
+        COMPRESSION: marks.compression,
+        RECALLED: str(marks.recalled or ""),
+        HISTORY: "" if marks.has_history else "unavailable",
+    }
+    return {name: value for name, value in remarks.items() if value}
 
 
 class Continuity(msgspec.Struct, frozen=True):
@@ -34,14 +50,16 @@ class Continuity(msgspec.Struct, frozen=True):
     identity: Identity = Identity()
     idempotency_key: str = ""
 
-    def echo(self, session_id: str) -> dict[str, str]:
-        """The headers of the answer: the effective session id, and what the client said of itself."""
+    def echo(self, session_id: str, marks: Marks = PLAIN) -> dict[str, str]:
+        """The headers of the answer: the effective session id, what the client said of itself, and what is remarkable
+        about the turn.
+        """
         headers = {SESSION_ID: session_id} if session_id else {}
         if self.session_key:
             headers[SESSION_KEY] = self.session_key
         if self.identity != _NOBODY:
             headers |= {name: value for name, field in IDENTITY.items() if (value := getattr(self.identity, field))}
-        return headers
+        return headers if marks is PLAIN else headers | _remarks(marks)
 
     def standing_in(self, user: str | None) -> Self:
         """The same, with the body's `user` where no header names one, and where it could have been one."""

@@ -11,6 +11,7 @@ import msgspec
 
 from api.models.model import Chunk
 from api.problem import Problem
+from api.turns.open_turn import OpenTurn
 from api.wire.frames import DONE, frame
 from api.wire.items import (
     CustomToolCallItem,
@@ -50,8 +51,8 @@ class _Open(msgspec.Struct):
 class ResponseStream:
     """Writes the events of one response. Each method returns the bytes of whole frames."""
 
-    def __init__(self, turn: Turn, *, store: bool) -> None:
-        self._turn = turn
+    def __init__(self, opened: OpenTurn, *, store: bool) -> None:
+        self._turn = opened.turn
         self._store = store
         self._sequence_number = 0
         self._open: dict[str, _Open] = {}

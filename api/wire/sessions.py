@@ -136,15 +136,15 @@ def session_list(rows: list[SessionRow], limit: int, offset: int) -> SessionList
 
 def message_list(session: Session, limit: int, offset: int | None) -> MessageList:
     """A page of the session's messages, what a fork has inherited first."""
-    messages = [(turn, data) for turn in (*session.inherited, *session.turns) for data in turn.messages]
+    messages = [(session_id, turn, data) for session_id, turn in session.said for data in turn.messages]
     total = len(messages)
     first = max(0, total - limit) if offset is None else offset
     page = messages[first : first + limit]
-    entries = [_entry(session, number, turn, data) for number, (turn, data) in enumerate(page, first + 1)]
+    entries = [_entry(number, *said) for number, said in enumerate(page, first + 1)]
     return MessageList("list", session.session_id, entries, limit, first, total, first + len(page) < total)
 
 
-def _entry(session: Session, number: int, turn: Turn, data: bytes) -> MessageEntry:
+def _entry(number: int, session_id: str, turn: Turn, data: bytes) -> MessageEntry:
     message = fields(data)
     role = str(message.get("role"))
     answered = role == "assistant" and turn.ended is not None and data in turn.ended.output
@@ -152,7 +152,7 @@ def _entry(session: Session, number: int, turn: Turn, data: bytes) -> MessageEnt
     failed = turn.ended if isinstance(turn.ended, TurnFailed) else None
     return MessageEntry(
         id=number,
-        session_id=session.session_id,
+        session_id=session_id,
         turn_id=turn.turn_id,
         status=turn.status,
         error=failed.message if failed else None,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from eventstore.events import Event
-from projections.session import Session, Turn
+from projections.session import NOTHING, Inherited, Session
 from tests.support.facts import STREAM, recorded
 
 Decision = Callable[[Session], Sequence[Event]]
@@ -12,7 +12,7 @@ Decision = Callable[[Session], Sequence[Event]]
 class Given:
     """A session to which events have happened, and what is decided on it."""
 
-    def __init__(self, events: Sequence[Event], inherited: Sequence[Turn] = ()) -> None:
+    def __init__(self, events: Sequence[Event], inherited: Inherited = NOTHING) -> None:
         self._session = Session.fold(STREAM, recorded(events), inherited)
         self._decision: Decision | None = None
 
@@ -33,6 +33,6 @@ class Given:
         raise AssertionError(f"expected {refusal.__name__}, got {decided}")
 
 
-def given(*events: Event, inherited: Sequence[Turn] = ()) -> Given:
+def given(*events: Event, inherited: Inherited = NOTHING) -> Given:
     """A session to which `events` have happened."""
     return Given(events, inherited)
