@@ -133,7 +133,9 @@ def test_a_failure_and_a_cancellation_keep_what_was_said_so_far() -> None:
     said = Said((assistant("half"),), (2, 2))
     fail = partial(decide.fail, turn_id="t1", failure=Failure("upstream_timeout", "slow", 0), said=said)
     given(SESSION, started("t1")).when(fail).then(
-        TurnFailed(turn_id="t1", code="upstream_timeout", message="slow", status=0, output=said[0], delta_lengths=said[1])
+        TurnFailed(
+            turn_id="t1", code="upstream_timeout", message="slow", status=0, output=said.output, delta_lengths=(2, 2)
+        )
     )
     cancel = partial(decide.cancel, turn_id="t1", reason="disconnect", said=said)
     given(SESSION, started("t1")).when(cancel).then(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from api.models.model import Answer, Choice, Chunk, ModelInfo, ModelUnreachable, Prompt
 from api.turns import cache
+from api.turns.lineages import Lineages
 from api.turns.refusals import LineageBusy, ShuttingDown
 from api.turns.request import Names, TurnRequest
 from api.turns.service import Turns
@@ -73,7 +74,8 @@ class Service:
     async def start(self) -> None:
         self.log = await SqliteLog.open(self.data, synchronous="OFF")
         self.views = await Runner.start(self.log, self.data / VIEWS_FILE, VIEWS)
-        self.turns = Turns(self.log, self.views, self.model, turn_max_s=60, lock_wait_s=5)
+        self.lineages = Lineages(self.log, self.views, lock_wait_s=5)
+        self.turns = Turns(self.lineages, self.model, turn_max_s=60, lock_wait_s=5)
         await self.turns.cancel_left_open()
 
     async def stop(self) -> None:
@@ -182,7 +184,7 @@ def test_any_sequence_of_turns_forks_failures_deletions_and_restarts_loses_and_d
                 await _step(service, expected, kind, number, f"q{index}")
             await service.restart()
             for session_id, transcript in expected.transcripts.items():
-                session = await service.turns.reader.session("acme", session_id)
+                session = await service.lineages.reader.session("acme", session_id)
                 assert texts(session.transcript) == transcript
             (await rebuild(service.log, data / "rebuilt.db", VIEWS)).close()
             await service.views.level()
@@ -203,7 +205,7 @@ async def test_sixteen_first_requests_for_one_new_slug_make_one_session(data: Pa
 
 async def test_two_services_on_one_log_take_turns_by_the_log_alone(data: Path) -> None:
     async with running(data) as service:
-        other = Turns(service.log, service.views, service.model, turn_max_s=60, lock_wait_s=5)
+        other = Turns(Lineages(service.log, service.views, lock_wait_s=5), service.model, turn_max_s=60, lock_wait_s=5)
         service.model.gate.clear()
         first = asyncio.create_task(service.turn("one", session_id="s1"))
         await service.model.asked(1)
@@ -220,7 +222,7 @@ async def test_two_services_on_one_log_take_turns_by_the_log_alone(data: Path) -
 
 async def test_a_lease_that_has_run_out_is_taken_over_and_its_answer_comes_too_late(data: Path) -> None:
     async with running(data) as service:
-        hurried = Turns(service.log, service.views, service.model, turn_max_s=-29.99, lock_wait_s=5)
+        hurried = Turns(Lineages(service.log, service.views, lock_wait_s=5), service.model, turn_max_s=-29.99)
         service.model.gate.clear()
 
         async def slow() -> None:
@@ -247,7 +249,7 @@ async def test_turns_that_a_dead_process_left_open_are_cancelled_at_the_start(da
     await log.append(lineage_stream("acme", "s1"), 0, (session_started(), started("t1", "lost", owner="dead")))
     await log.close()
     async with running(data) as service:
-        session = await service.turns.reader.session("acme", "s1")
+        session = await service.lineages.reader.session("acme", "s1")
         assert session.turns[0].ended == TurnCancelled(turn_id="t1", reason="crash")
         await service.turn("again", session_id="s1")
         assert service.model.prompts == [["again"]]
@@ -264,13 +266,15 @@ async def test_a_stop_lets_turns_finish_and_cancels_what_is_left(data: Path) -> 
         await stopping
         with pytest.raises(ShuttingDown):
             await service.turn("new", session_id="s2")
-        session = await service.turns.reader.session("acme", "s1")
+        session = await service.lineages.reader.session("acme", "s1")
         assert session.turns[0].ended == TurnCancelled(turn_id=session.turns[0].turn_id, reason="shutdown")
 
 
 async def test_a_turn_waits_for_its_session_only_so_long(data: Path) -> None:
     async with running(data) as service:
-        service.turns = Turns(service.log, service.views, service.model, turn_max_s=60, lock_wait_s=0.05)
+        service.turns = Turns(
+            Lineages(service.log, service.views, lock_wait_s=0.05), service.model, turn_max_s=60, lock_wait_s=0.05
+        )
         service.model.gate.clear()
         first = asyncio.create_task(service.turn("one", session_id="s1"))
         await service.model.asked(1)
@@ -298,7 +302,7 @@ async def test_a_client_that_hangs_up_leaves_what_was_said_so_far_and_frees_the_
         listener.cancel()
         with pytest.raises(asyncio.CancelledError):
             await listener
-        session = await service.turns.reader.session("acme", "s1")
+        session = await service.lineages.reader.session("acme", "s1")
         ended = session.turns[0].ended
         assert isinstance(ended, TurnCancelled)
         assert ended.reason == "disconnect"
@@ -315,7 +319,7 @@ async def test_a_session_pushed_out_of_memory_is_folded_again(data: Path, monkey
             for session in ("s1", "s2"):
                 await service.turn(f"{session}-{number}", session_id=session)
         assert service.model.prompts[-1] == ["s2-0", "a1", "s2-1", "a3", "s2-2"]
-        assert len(service.turns._sessions._kept) == 1
+        assert len(service.lineages.sessions._kept) == 1
 
 
 async def test_a_slow_read_does_not_put_an_older_session_over_a_newer_one(
@@ -323,7 +327,7 @@ async def test_a_slow_read_does_not_put_an_older_session_over_a_newer_one(
 ) -> None:
     async with running(data) as service:
         await service.turn("one", session_id="s1")
-        sessions, stream = service.turns._sessions, lineage_stream("acme", "s1")
+        sessions, stream = service.lineages.sessions, lineage_stream("acme", "s1")
         newest = await sessions.get(stream)
         sessions._drop(stream)
         read = service.log.read

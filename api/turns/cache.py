@@ -73,9 +73,7 @@ class Sessions:
             self.keep(session)
         return session
 
-    async def _inherited(
-        self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False
-    ) -> Inherited:
+    async def _inherited(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Inherited:
         first = events[0].event if events else None
         if not isinstance(first, SessionStarted) or first.forked_from is None:
             return NOTHING

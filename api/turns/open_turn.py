@@ -35,7 +35,10 @@ PLAIN = Marks()
 class OpenTurn:
     """Valid inside `Turns.turn`. `session_id` is the effective one; empty where nothing is recorded."""
 
-    __slots__ = ("_complete", "_context", "_gathered", "_model", "_session", "cancel_reason", "marks", "session_id", "turn")
+    __slots__ = (
+        *("_complete", "_context", "_gathered", "_model", "_session"),
+        *("cancel_reason", "marks", "session_id", "turn"),
+    )
 
     def __init__(
         self,

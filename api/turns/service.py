@@ -2,9 +2,6 @@
 
 Theory of operation. `Turns.turn` is a context: inside it the turn is open and holds its lineage; however the body
 ends, the turn is closed in the log before the context is left: completed by `OpenTurn`, or failed or cancelled here.
-Decisions are pure functions in `decide.py`; `_commit` runs one against the current session and records what it says,
-and once more against the newer session where another process was first.
-
 Nothing of this depends on memory alone: a turn whose end could not be recorded stays open in the log, and whoever
 touches the session next closes it (its owner no longer works on it, or its lease has run out).
 """
@@ -21,22 +18,19 @@ from structlog.contextvars import bind_contextvars
 from api.ids import new_id, new_session_id
 from api.models.model import Answer, Model, ModelError, ModelRefused
 from api.turns import decide
-from api.turns.cache import Sessions, take_in
 from api.turns.decide import Begin, Failure
-from api.turns.directory import RESPONSE, Directory, Views
-from api.turns.line import Line
+from api.turns.directory import RESPONSE
+from api.turns.lineages import Lineages
 from api.turns.open_turn import OpenTurn
-from api.turns.reader import Reader
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
-from eventstore.log import EventLog, LogError, VersionConflict
+from eventstore.log import LogError
 from projections import sessions as session_list
 from projections.session import Inherited, Session, Turn
 
 LOCK_WAIT_S = 60.0
 LEASE_MARGIN_S = 30.0
-CONFLICTS_MAX = 20
 POLL_S = 0.05
 CLOSE_S = 5.0  # for cancelled turns to be recorded; a client that does not read must not hold up a shutdown
 
@@ -44,21 +38,16 @@ _log = structlog.get_logger()
 
 
 class Turns:
-    """All turns of all tenants. `reader` reads what they make, through the same cache."""
+    """All turns of all tenants."""
 
     def __init__(
-        self, log: EventLog, views: Views, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
+        self, lineages: Lineages, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
     ) -> None:
-        self._log = log
-        self._views = views
+        self._lineages = lineages
         self._model = model
         self._owner = new_id()
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
         self._lock_wait_s = lock_wait_s
-        self._sessions = Sessions(log)
-        self._directory = Directory(log, views, new_session_id)
-        self.reader = Reader(self._directory, self._sessions, views)
-        self._line = Line(lock_wait_s)
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
@@ -78,16 +67,16 @@ class Turns:
                 finally:
                     self._running.discard(turn.turn.turn_id)
             finally:
-                self._line.leave(session.stream)
+                self._lineages.line.leave(session.stream)
 
     @contextlib.asynccontextmanager
     async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
         """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
         with self._at_work():
-            place = await self._directory.find(request.tenant, request.names)
+            place = await self._lineages.directory.find(request.tenant, request.names)
             session = Session(lineage_stream(request.tenant, ""))
             if place:
-                session = await self._sessions.get(lineage_stream(request.tenant, place.root_id))
+                session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
             if place and place.after:
                 session = Session(session.stream, await self._behind(session, place.after))
             command = self._command(session, request, None)
@@ -102,19 +91,19 @@ class Turns:
 
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
-        session, turn = await self.reader.response(tenant, response_id)
-        await self._commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
-        self._directory.forget_response(tenant, turn.turn_id)
+        session, turn = await self._lineages.reader.response(tenant, response_id)
+        await self._lineages.commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
+        self._lineages.directory.forget_response(tenant, turn.turn_id)
 
     async def cancel_left_open(self) -> int:
         """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
 
         Returns how many there were.
         """
-        rows = await self._views.fetch(session_list.OPEN_TURNS, ())
+        rows = await self._lineages.views.fetch(session_list.OPEN_TURNS, ())
         for tenant, root_id, turn_id in rows:
-            session = await self._sessions.get(lineage_stream(tenant, root_id))
-            await self._commit(session, partial(decide.cancel, turn_id=turn_id, reason="crash"))
+            session = await self._lineages.sessions.get(lineage_stream(tenant, root_id))
+            await self._lineages.commit(session, partial(decide.cancel, turn_id=turn_id, reason="crash"))
         return len(rows)
 
     async def stop(self, grace_s: float) -> None:
@@ -156,32 +145,32 @@ class Turns:
         """Wait for the lineage's turn and hold it; one behind a turn that is not the newest gets a fork of its own."""
         if not request.items:
             await self._refuse_nothing_new(request)
-        root_id, after = await self._directory.place(request.tenant, request.names)
+        root_id, after = await self._lineages.directory.place(request.tenant, request.names)
         stream = lineage_stream(request.tenant, root_id)
-        await self._line.enter(stream)
+        await self._lineages.line.enter(stream)
         try:
-            session = await self._sessions.get(stream)
+            session = await self._lineages.sessions.get(stream)
             if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
             fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
         except BaseException:
-            self._line.leave(stream)
+            self._lineages.line.leave(stream)
             raise
-        self._line.leave(stream)
-        await self._line.enter(fork.stream)
+        self._lineages.line.leave(stream)
+        await self._lineages.line.enter(fork.stream)
         return fork, ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
 
     async def _behind(self, session: Session, turn_id: str) -> Inherited:
         """What a fork behind that turn inherits; raises `PreviousNotFound` unless it is part of the transcript."""
-        inherited = await self._sessions.up_to(session, turn_id)
+        inherited = await self._lineages.sessions.up_to(session, turn_id)
         if inherited is None:
             raise PreviousNotFound(f"Response {RESPONSE}{turn_id} was not completed: continue from the one before it.")
         return inherited
 
     async def _refuse_nothing_new(self, request: TurnRequest) -> None:
         """Before a conversation is claimed: without new items, only a session without a transcript can have a turn."""
-        place = await self._directory.find(request.tenant, request.names)
-        if place and (await self._sessions.get(lineage_stream(request.tenant, place.root_id))).newest:
+        place = await self._lineages.directory.find(request.tenant, request.names)
+        if place and (await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))).newest:
             raise NothingNew(decide.NOTHING_NEW)
 
     async def _begin(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> OpenTurn:
@@ -190,14 +179,14 @@ class Turns:
         while True:
             command = self._command(session, request, forked_from)
             try:
-                await self._commit(session, partial(decide.begin, command=command))
+                await self._lineages.commit(session, partial(decide.begin, command=command))
                 break
             except TurnInProgress:
                 # Another process is at work on this lineage: the log tells when it is done.
                 if loop.time() > give_up:
                     raise LineageBusy(f"another turn of this session has run for {self._lock_wait_s:g} s") from None
                 await asyncio.sleep(POLL_S)
-                await self._sessions.catch_up(session)
+                await self._lineages.sessions.catch_up(session)
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
         self._running.add(turn.turn_id)
@@ -205,7 +194,7 @@ class Turns:
 
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
-            await self._commit(session, decision)
+            await self._lineages.commit(session, decision)
             return turn
 
         return OpenTurn(self._model, session, turn, complete)
@@ -224,9 +213,9 @@ class Turns:
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
         bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
-        self._directory.learn(session.tenant, "session", session.session_id, session.root_id)
+        self._lineages.directory.learn(session.tenant, "session", session.session_id, session.root_id)
         if request.api == "responses":
-            self._directory.learn(session.tenant, "response", turn.turn_id, session.root_id)
+            self._lineages.directory.learn(session.tenant, "response", turn.turn_id, session.root_id)
 
     async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
         """Record how a turn ended that did not complete."""
@@ -240,23 +229,10 @@ class Turns:
         else:
             ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
         try:
-            await self._commit(session, ending)
+            await self._lineages.commit(session, ending)
         except (LogError, Refusal) as problem:
             # Still open in the log, or ended by somebody else; the next turn of the session sees to it.
             _log.error("the end of a turn was not recorded", turn_id=turn_id, reason=str(problem))
-
-    async def _commit(self, session: Session, decision: Callable[[Session], Sequence[Event]]) -> None:
-        """Record what `decision` makes of the session; where another was first, decide again on what is now."""
-        for _ in range(CONFLICTS_MAX):
-            try:
-                recorded = await self._log.append(session.stream, session.version, decision(session))
-            except VersionConflict:
-                await self._sessions.catch_up(session)
-                continue
-            take_in(session, recorded)
-            self._sessions.keep(session)
-            return
-        raise LineageBusy("too many others write to this session at once")
 
 
 def _failure(error: BaseException) -> Failure:
