@@ -8,15 +8,16 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import GUARD, KEYRING, LINEAGES, MODEL, SETTINGS, TURNS
+from api.context import GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, responses, service, sessions
+from api.routes import chat, compress, responses, service, sessions
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.lineages import Lineages
+from api.turns.rotation import Rotations
 from api.turns.service import Turns
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -37,6 +38,7 @@ ROUTES = (
     (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
     (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
     (hdrs.METH_GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
 )
 
 
@@ -69,8 +71,10 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.push_async_callback(views.stop)
         model = app[MODEL] = _model(settings, parts)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
+        summariser = model if settings.upstream else None  # the built-in model has nothing to say of its own
+        rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
         turns = app[TURNS] = Turns(
-            lineages, model, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+            lineages, model, rotations, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
         )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():

@@ -8,6 +8,7 @@ from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.lineages import Lineages
+from api.turns.rotation import Rotations
 from api.turns.service import Turns
 from api.wire.decode import encode
 from api.wire.headers import Continuity, continuity
@@ -16,6 +17,7 @@ SETTINGS = web.AppKey("settings", Settings)
 GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 LINEAGES = web.AppKey("lineages", Lineages)
+ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 

@@ -1,7 +1,6 @@
 """The list of sessions: one row a session, with its counts, its usage and the beginning of what was said."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -14,7 +13,7 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
-from projections.messages import fields, input_messages
+from projections.messages import fields, input_messages, text_of
 from projections.usage import tokens_of
 from projections.view import Statement, View
 
@@ -116,14 +115,8 @@ def preview(started: TurnStarted) -> str:
     """The first user message on one line, cut short."""
     messages = (fields(data) for data in input_messages(started))
     first = next((message for message in messages if message.get("role") == "user"), {})
-    line = " ".join(_text(first.get("content")).split())
+    line = " ".join(text_of(first.get("content")).split())
     return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
 
 
 def _tool_calls(event: TurnCompleted) -> int:

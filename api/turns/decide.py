@@ -13,6 +13,7 @@ from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound,
 from api.turns.request import TurnRequest
 from eventstore.events import (
     CancelReason,
+    CompressionRotated,
     ConversationAdvanced,
     Event,
     EvictReason,
@@ -167,6 +168,22 @@ def evict(session: Session, turn_id: str, reason: EvictReason) -> list[Event]:
     if turn.ended is None:
         raise ResponseInProgress(f"resp_{turn_id} is still in progress: cancel it first, or wait for it")
     return [ResponseEvicted(turn_id=turn_id, reason=reason)]
+
+
+class Rotate(msgspec.Struct, frozen=True, kw_only=True):
+    """Compress a session as it was at `version`. `started` begins the lineage where that is a fork without a turn."""
+
+    version: int
+    rotated: CompressionRotated
+    started: SessionStarted | None = None
+
+
+def rotate(session: Session, command: Rotate) -> list[Event]:
+    """The session goes on in a child; nothing where it has moved on since, or where a turn is open in it."""
+    if session.version != command.version or session.open:
+        return []
+    began = [command.started] if session.started is None and command.started else []
+    return [*began, command.rotated]
 
 
 def has_expired(turn: Turn, now_us: int) -> bool:

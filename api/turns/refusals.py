@@ -7,6 +7,7 @@ Refusal
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
 ├── ConversationNotFound  a `conv_…` id that was never made
 ├── SessionNotFound       no such session for this tenant
+├── NothingToCompress     a summary would save too little
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -41,6 +42,10 @@ class ConversationNotFound(Refusal):
 
 class SessionNotFound(Refusal):
     """Never started, or another tenant's."""
+
+
+class NothingToCompress(Refusal):
+    """The session is too short to be compressed."""
 
 
 class LineageBusy(Refusal):

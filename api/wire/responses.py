@@ -17,6 +17,13 @@ class ConversationRef(msgspec.Struct):
     id: str
 
 
+class ContextManagement(msgspec.Struct):
+    """What is to be done when the context grows long: compaction, at so many tokens."""
+
+    type: Literal["compaction"]
+    compact_threshold: Count | None = None
+
+
 class ResponsesRequest(msgspec.Struct):
     """The fields that are read or checked here. Whatever else a body holds is stored and passed on as it is."""
 
@@ -42,6 +49,7 @@ class ResponsesRequest(msgspec.Struct):
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     truncation: str | None = None
+    context_management: list[ContextManagement] | None = None
     service_tier: str | None = None
 
 
@@ -135,11 +143,17 @@ def turn_request(
         instructions=_instructions(request.instructions),
         parameters=rest_of(body, _OURS),
         stream=bool(request.stream),
+        compact_threshold_tokens=_compact_threshold(request.context_management),
         session_key=headers.session_key,
         identity=headers.identity,
         idempotency_key=headers.idempotency_key,
         body_digest=digest_of(body) if headers.idempotency_key else b"",
     )
+
+
+def _compact_threshold(asked: list[ContextManagement] | None) -> int:
+    """The least of the thresholds that the request names, in tokens; 0 where it names none."""
+    return min((entry.compact_threshold for entry in asked or () if entry.compact_threshold), default=0)
 
 
 def _conversation(conversation: str | ConversationRef | None) -> str:
