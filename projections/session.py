@@ -279,6 +279,7 @@ class Session:
             self.current.rotated, self.current.rotated_us = event, now_us
             self.past.append(self.current)
         self.title = event.title
+        self.end_reason = ""
         self._begin(event.session_id, now_us, base)
 
     @property

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from api.turns.compress import Cut, Size, asked_bytes, cut_of, first_kept_turn_id, size_of, summary_role
 from api.turns.request import Names, TurnRequest
 from api.turns.summary import message_of
-from eventstore.events import CompressionRotated
+from eventstore.events import CompressionRotated, Event
 from projections.session import Session
 from tests.support.facts import STREAM, assistant, completed, recorded, session_started, started, user
 
@@ -177,7 +177,7 @@ def test_without_figures_a_prompt_is_estimated_by_its_size() -> None:
 def test_what_was_sent_beside_the_transcript_is_not_taken_for_it() -> None:
     tools = b'{"tools":[' + b" " * 40_000 + b"]}"
     usage = b'{"prompt_tokens": 10100, "completion_tokens": 0}'
-    events = [session_started(), started("t1", "hi", parameters=tools), completed("t1", usage=usage)]
+    events: list[Event] = [session_started(), started("t1", "hi", parameters=tools), completed("t1", usage=usage)]
     held = Session.fold(STREAM, recorded(events))
     assert size_of(held, 0).tokens < 110
 
@@ -196,7 +196,12 @@ def test_behind_a_rotation_the_old_figures_count_no_longer() -> None:
         tokens_after=1,
         summariser="m",
     )
-    events = [session_started(), started("t0"), completed("t0", usage=b'{"prompt_tokens": 90000}'), rotated]
+    events: list[Event] = [
+        session_started(),
+        started("t0"),
+        completed("t0", usage=b'{"prompt_tokens": 90000}'),
+        rotated,
+    ]
     held = Session.fold(STREAM, recorded(events))
     assert size_of(held, 0).tokens < 100
 

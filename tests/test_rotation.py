@@ -1,4 +1,4 @@
-"""Compression rotation over HTTP: what the model is sent, where clients are led, and what happens when it goes wrong."""
+"""Compression rotation over HTTP: what the model is sent, where clients are led, and what happens when it fails."""
 
 import asyncio
 import itertools
