@@ -13,6 +13,7 @@ from api.turns.request import Names, TurnRequest
 from eventstore.events import (
     CompressionRotated,
     ConversationAdvanced,
+    Event,
     ForkPoint,
     Identity,
     ResponseEvicted,
@@ -167,12 +168,12 @@ ROTATED = CompressionRotated(
 
 
 def test_a_rotation_is_recorded_of_the_session_that_it_was_made_for() -> None:
-    events = [SESSION, started("t1"), completed("t1")]
+    events: list[Event] = [SESSION, started("t1"), completed("t1")]
     given(*events).when(partial(decide.rotate, command=Rotate(version=3, rotated=ROTATED))).then(ROTATED)
 
 
 def test_a_rotation_of_a_session_that_has_moved_on_is_nothing() -> None:
-    events = [SESSION, started("t1"), completed("t1"), started("t2"), completed("t2")]
+    events: list[Event] = [SESSION, started("t1"), completed("t1"), started("t2"), completed("t2")]
     given(*events).when(partial(decide.rotate, command=Rotate(version=3, rotated=ROTATED))).then()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 
 from api.turns.compress import Compression
 from api.turns.summary import HEADING
-from tests.support.server import Process, Server, serving
+from tests.support.server import Process, Server, serving, turnlog_command
 from tests.support.upstream import Reply, Upstream, refuses, says
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def asked(upstream: Upstream) -> list[list[dict[str, Any]]]:
 
 def summaries_asked(upstream: Upstream) -> int:
     return sum(map(is_for_summary, upstream.requests))
+
+
+def audit_show(data: Path, session_id: str) -> str:
+    command = [str(turnlog_command()), "audit", "show", session_id, "--data", str(data)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def text(number: int) -> str:
@@ -243,6 +249,9 @@ async def test_a_session_is_compressed_by_hand(data: Path, upstream: Upstream) -
         assert told["trigger"] == "manual"
         assert told["tokens_after"] < told["tokens_before"]
         assert "the colour" in upstream.requests[-1]["messages"][0]["content"]
+        shown = await asyncio.to_thread(audit_show, data, told["session_id"])
+        assert "CompressionRotated" in shown
+        assert "SessionStarted" in shown
         # It is durable at once: a crash before the next turn leaves a lineage whose tip has no turn yet.
     async with serving(data, upstream=upstream.url) as server:
         assert (await server.chat("next", "boat"))[1] == told["session_id"]
