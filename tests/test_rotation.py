@@ -231,6 +231,7 @@ async def test_a_refusal_that_is_not_about_the_summary_changes_nothing_and_is_to
             assert response.status == 200
             assert response.headers["X-Turnlog-Compression"].startswith("skipped: ")
         assert [m["content"] for m in asked(upstream)[-1] if m["role"] == "user"] == [text(n) for n in range(14)]
+        assert "uncompressed=" in await asyncio.to_thread(audit_show, data, "boat")
         upstream.script = answering()
         assert (await server.chat(text(14), "boat"))[1] != "boat"
 
@@ -257,6 +258,21 @@ async def test_a_session_is_compressed_by_hand(data: Path, upstream: Upstream) -
         assert (await server.chat("next", "boat"))[1] == told["session_id"]
         assert asked(upstream)[-1][told["kept_head"]]["content"] == f"{HEADING}\n\n{SUMMARY}"
         assert len(await server.messages("boat")) == 10
+
+
+async def test_the_newest_response_goes_on_in_the_child_and_does_not_fork(data: Path, upstream: Upstream) -> None:
+    upstream.script = answering()
+    async with serving(data, upstream=upstream.url) as server:
+        names: dict[str, Any] = {}
+        for number in range(4):
+            answer = await server.openai.responses.with_raw_response.create(model="m", input=text(number), **names)
+            names = {"previous_response_id": answer.parse().id}
+        session_id = answer.headers["X-Hermes-Session-Id"]
+        async with server.http.post(f"/api/sessions/{session_id}/compress") as response:
+            tip = (await response.json())["session_id"]
+        answer = await server.openai.responses.with_raw_response.create(model="m", input="next", **names)
+        assert answer.headers["X-Hermes-Session-Id"] == tip
+        assert any(message["content"].startswith(HEADING) for message in asked(upstream)[-1])
 
 
 @pytest.mark.parametrize(
