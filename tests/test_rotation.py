@@ -54,7 +54,7 @@ def summaries_asked(upstream: Upstream) -> int:
 
 
 def audit_show(data: Path, session_id: str) -> str:
-    command = [str(turnlog_command()), "audit", "show", session_id, "--data", str(data)]
+    command = [str(turnlog_command()), "audit", "show", session_id, "--json", "--data", str(data)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -231,7 +231,7 @@ async def test_a_refusal_that_is_not_about_the_summary_changes_nothing_and_is_to
             assert response.status == 200
             assert response.headers["X-Turnlog-Compression"].startswith("skipped: ")
         assert [m["content"] for m in asked(upstream)[-1] if m["role"] == "user"] == [text(n) for n in range(14)]
-        assert "uncompressed=" in await asyncio.to_thread(audit_show, data, "boat")
+        assert '"uncompressed":"' in await asyncio.to_thread(audit_show, data, "boat")
         upstream.script = answering()
         assert (await server.chat(text(14), "boat"))[1] != "boat"
 
