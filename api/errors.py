@@ -42,6 +42,8 @@ TABLE: dict[type[Exception], Row] = {
     refusals.ConversationNotFound: Row(404, REQUEST, "conversation_not_found", "conversation"),
     refusals.SessionNotFound: Row(404, REQUEST, "session_not_found", "session_id"),
     refusals.NothingToCompress: Row(400, REQUEST, "nothing_to_compress", "session_id"),
+    refusals.SessionExists: Row(409, REQUEST, "session_exists", "id", NEVER),
+    refusals.TurnNotFound: Row(404, REQUEST, "turn_not_found", "turn_id"),
     refusals.LineageBusy: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnInProgress: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnNotOpen: Row(409, REQUEST, "turn_ended", None, NEVER),

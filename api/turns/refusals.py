@@ -8,6 +8,8 @@ Refusal
 ├── ConversationNotFound  a `conv_…` id that was never made
 ├── SessionNotFound       no such session for this tenant
 ├── NothingToCompress     a summary would save too little
+├── SessionExists         the id of a session to be made is taken
+├── TurnNotFound          the turn to fork behind is no part of the session's transcript
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -46,6 +48,14 @@ class SessionNotFound(Refusal):
 
 class NothingToCompress(Refusal):
     """The session is too short to be compressed."""
+
+
+class SessionExists(Refusal):
+    """Started already, by this tenant."""
+
+
+class TurnNotFound(Refusal):
+    """Never taken in this session, or not completed."""
 
 
 class LineageBusy(Refusal):

@@ -114,9 +114,7 @@ def decode(body: bytes) -> ResponsesRequest:
     return request
 
 
-def turn_request(
-    request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity, default_model: str
-) -> TurnRequest:
+def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
     """The turn that a Responses request asks for; raises `Problem`.
 
     With a session header, what is new is what stands behind the input's last item from a model, as in a chat. By the
@@ -137,7 +135,7 @@ def turn_request(
             conversation=_conversation(request.conversation),
             previous_response_id=request.previous_response_id or "",
         ),
-        model=request.model or default_model,
+        model=request.model or "",
         items=tuple(data for data, _ in new),
         opening=tuple(data for data, _ in (*history, *items)),
         instructions=_instructions(request.instructions),
