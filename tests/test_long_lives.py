@@ -1,4 +1,4 @@
-"""Any sequence of turns, rotations, forks, evictions, deletions and restarts: one tip a lineage, nothing lost or doubled."""
+"""Any life of turns, rotations, forks, evictions, deletions and restarts: one tip a lineage, nothing lost or doubled."""
 
 import asyncio
 import contextlib
