@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import structlog
@@ -20,8 +21,9 @@ from api.models.model import Answer, Model, ModelError, ModelRefused
 from api.turns import decide
 from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE
+from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
@@ -51,10 +53,29 @@ class Turns:
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
+        self._keys = Keys(lineages, wait_s=lock_wait_s, is_gone=self._is_gone)
+
+    def turn(self, request: TurnRequest) -> AbstractAsyncContextManager[LiveTurn]:
+        """Open a turn for the body, whose input is durable by then; or the one that its idempotency key has made.
+
+        Raises `Refusal`, `ModelError`, `LogError`.
+        """
+        return self._once(request) if request.idempotency_key else self._opened(request)
 
     @contextlib.asynccontextmanager
-    async def turn(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
-        """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
+    async def _once(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
+        with self._at_work():
+            async with self._keys.once(request) as claim:
+                if isinstance(claim, Replayed):
+                    bind_contextvars(session_id=claim.session_id, turn_id=claim.turn.turn_id)
+                    yield claim
+                    return
+                async with self._opened(claim.request) as turn:
+                    claim.opened(turn)
+                    yield turn
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self._at_work():
             session, forked_from = await self._enter(request)
             try:
@@ -70,7 +91,7 @@ class Turns:
                 self._lineages.line.leave(session.stream)
 
     @contextlib.asynccontextmanager
-    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
+    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
         with self._at_work():
             place = await self._lineages.directory.find(request.tenant, request.names)
@@ -207,9 +228,14 @@ class Turns:
             owner=self._owner,
             lease_ms=self._lease_ms,
             now_us=time.time_ns() // 1_000,
-            is_gone=lambda turn: turn.owner == self._owner and turn.turn_id not in self._running,
+            is_gone=self._is_gone,
             forked_from=forked_from,
+            idempotency_scope=request.idempotency_scope,
         )
+
+    def _is_gone(self, turn: Turn) -> bool:
+        """Whether the open turn is this server's, which no longer works on it."""
+        return turn.owner == self._owner and turn.turn_id not in self._running
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
         bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
@@ -217,7 +243,7 @@ class Turns:
         if request.api == "responses":
             self._lineages.directory.learn(session.tenant, "response", turn.turn_id, session.root_id)
 
-    async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
+    async def _close(self, session: Session, turn: LiveTurn, error: BaseException) -> None:
         """Record how a turn ended that did not complete."""
         turn_id, said = turn.turn.turn_id, turn.partial()
         if session.open is None or session.open.turn_id != turn_id:

@@ -11,7 +11,7 @@ import msgspec
 
 from api.models.model import Chunk
 from api.problem import Problem
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn
 from api.wire.frames import DONE, frame
 from api.wire.items import (
     CustomToolCallItem,
@@ -51,7 +51,7 @@ class _Open(msgspec.Struct):
 class ResponseStream:
     """Writes the events of one response. Each method returns the bytes of whole frames."""
 
-    def __init__(self, opened: OpenTurn, *, store: bool) -> None:
+    def __init__(self, opened: LiveTurn, *, store: bool) -> None:
         self._turn = opened.turn
         self._store = store
         self._sequence_number = 0
