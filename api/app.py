@@ -8,7 +8,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import GUARD, KEYRING, LINEAGES, MODEL, SETTINGS, TURNS
+from api.context import EVICTION, GUARD, KEYRING, LINEAGES, MODEL, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
@@ -16,6 +16,7 @@ from api.models.model import Model
 from api.models.upstream import UpstreamModel
 from api.routes import chat, responses, service, sessions
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.service import Turns
 from eventstore.sqlite import SqliteLog
@@ -69,12 +70,20 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.push_async_callback(views.stop)
         model = app[MODEL] = _model(settings, parts)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
+        eviction = app[EVICTION] = Eviction(
+            lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
+        )
         turns = app[TURNS] = Turns(
-            lineages, model, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+            lineages,
+            model,
+            turn_max_s=settings.timeouts.total_s,
+            lock_wait_s=settings.lock_wait_s,
+            eviction=eviction,
         )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():
             _log.warning("cancelled turns that a crash had left open", turns=left_open)
+        await parts.enter_async_context(eviction.sweeping())
         yield
 
 

@@ -7,6 +7,7 @@ from api.keys import Keyring
 from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.service import Turns
 from api.wire.decode import encode
@@ -16,6 +17,7 @@ SETTINGS = web.AppKey("settings", Settings)
 GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 LINEAGES = web.AppKey("lineages", Lineages)
+EVICTION = web.AppKey("eviction", Eviction)
 TURNS = web.AppKey("turns", Turns)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 

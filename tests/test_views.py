@@ -129,7 +129,13 @@ def test_only_responses_are_addressable_and_an_evicted_one_is_not(tmp_path: Path
     evicted = ResponseEvicted(turn_id="t2", reason="deleted")
     turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
     rows = given(tmp_path, session_started(), *turns, started("t3"), completed("t3"), evicted)
-    rows.then_rows("responses", ("t1", "acme", "s1"))
+    rows.then_rows("responses", ("t1", "acme", "s1", T0_US + 2_000_000))
+
+
+def test_a_response_is_used_as_it_is_made_and_as_a_turn_goes_on_from_it(tmp_path: Path) -> None:
+    turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
+    rows = given(tmp_path, session_started(), *turns, started("t3", previous_response_id="resp_t1"))
+    rows.then_rows("responses", ("t1", "acme", "s1", T0_US + 6_000_000), ("t2", "acme", "s1", T0_US + 4_000_000))
 
 
 def keyed(turn_id: str, key: str = "k", scope: str = "chat session:s1") -> tuple[Event, Event]:

@@ -21,6 +21,7 @@ from api.models.model import Answer, Model, ModelError, ModelRefused
 from api.turns import decide
 from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE
+from api.turns.eviction import Eviction
 from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
 from api.turns.open_turn import LiveTurn, OpenTurn
@@ -43,9 +44,16 @@ class Turns:
     """All turns of all tenants."""
 
     def __init__(
-        self, lineages: Lineages, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
+        self,
+        lineages: Lineages,
+        model: Model,
+        *,
+        turn_max_s: float,
+        lock_wait_s: float = LOCK_WAIT_S,
+        eviction: Eviction | None = None,
     ) -> None:
         self._lineages = lineages
+        self._eviction = eviction or Eviction(lineages)
         self._model = model
         self._owner = new_id()
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
@@ -99,6 +107,7 @@ class Turns:
             if place:
                 session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
             if place and place.after:
+                await self._eviction.continue_from(session, place.after)
                 session = Session(session.stream, await self._behind(session, place.after))
             command = self._command(session, request, None)
             started = decide.started_by(command, session, decide.session_started(command))
@@ -112,9 +121,11 @@ class Turns:
 
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
-        session, turn = await self._lineages.reader.response(tenant, response_id)
-        await self._lineages.commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
+        session, turn = await self._eviction.read(tenant, response_id)
+        decision = partial(decide.evict, turn_id=turn.turn_id, reason="deleted", earlier=turn)
+        await self._lineages.commit(session, decision)
         self._lineages.directory.forget_response(tenant, turn.turn_id)
+        self._eviction.forget(tenant, turn.turn_id)
 
     async def cancel_left_open(self) -> int:
         """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
@@ -171,6 +182,8 @@ class Turns:
         await self._lineages.line.enter(stream)
         try:
             session = await self._lineages.sessions.get(stream)
+            if after:
+                await self._eviction.continue_from(session, after)
             if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
             fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
@@ -216,6 +229,7 @@ class Turns:
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
             await self._lineages.commit(session, decision)
+            await self._eviction.made(session, turn)
             return turn
 
         return OpenTurn(self._model, session, turn, complete)
@@ -256,6 +270,7 @@ class Turns:
             ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
         try:
             await self._lineages.commit(session, ending)
+            await self._eviction.made(session, turn.turn)
         except (LogError, Refusal) as problem:
             # Still open in the log, or ended by somebody else; the next turn of the session sees to it.
             _log.error("the end of a turn was not recorded", turn_id=turn_id, reason=str(problem))
