@@ -126,6 +126,7 @@ class Eviction:
 
     async def _use(self, session: Session, turn: Turn | None) -> bool:
         """Whether the response is addressable; then it is the most recently used."""
+        stored = await self._stored(session.tenant) if self._max else None
         if turn is None or turn.evicted:
             return False
         if turn.ended is None:
@@ -133,9 +134,8 @@ class Eviction:
         if self._ttl_us and turn.started_us + self._ttl_us <= time.time_ns() // 1_000:
             await self._try_evict(session, turn, "expired")
             return False
-        if not self._max:
+        if stored is None:
             return True
-        stored = await self._stored(session.tenant)
         if turn.turn_id in stored.going:
             return False
         if stored.has_more and turn.turn_id not in stored.used:
