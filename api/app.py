@@ -8,16 +8,18 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import EVICTION, GUARD, KEYRING, LINEAGES, MODEL, SETTINGS, TURNS
+from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, responses, service, sessions
+from api.routes import chat, compress, desk, responses, service, session_chat, sessions
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.rotation import Rotations
 from api.turns.service import Turns
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -36,8 +38,16 @@ ROUTES = (
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
     (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
+    (hdrs.METH_POST, "/api/sessions", desk.create, "session_create"),
     (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
+    (hdrs.METH_PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
+    (hdrs.METH_DELETE, "/api/sessions/{session_id}", desk.delete, "session_delete"),
     (hdrs.METH_GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
+    (hdrs.METH_GET, "/api/sessions/{session_id}/lineage", sessions.lineage, "session_lineage"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/chat", session_chat.create, "session_chat"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/chat/stream", session_chat.stream, "session_chat_stream"),
 )
 
 
@@ -70,12 +80,16 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.push_async_callback(views.stop)
         model = app[MODEL] = _model(settings, parts)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
+        summariser = model if settings.upstream else None  # the built-in model has nothing to say of its own
+        rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
         eviction = app[EVICTION] = Eviction(
             lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
         )
+        app[DESK] = Desk(lineages, eviction)
         turns = app[TURNS] = Turns(
             lineages,
             model,
+            rotations,
             turn_max_s=settings.timeouts.total_s,
             lock_wait_s=settings.lock_wait_s,
             eviction=eviction,

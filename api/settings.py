@@ -6,23 +6,12 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from api.models.upstream import Timeouts
+from api.turns.compress import Compression
 
 BODY_BYTES_MAX = 10_000_000
 
 HistoryOnFailure: TypeAlias = Literal["fail", "empty"]
 RunsAfterCrash: TypeAlias = Literal["restart", "cancel"]
-
-
-class Compression(msgspec.Struct, frozen=True, kw_only=True):
-    """When a session is compressed: as its prompt would pass the share `compress_at` of `context_tokens`; 0 is never.
-
-    `summary_model` writes the summary, the turn's own model where it is empty; `summary_prompt` is what it is told.
-    """
-
-    context_tokens: int = 128_000
-    compress_at: float = 0.5
-    summary_model: str = ""
-    summary_prompt: str = ""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,13 @@ def fields(data: bytes) -> dict[str, Any]:
         return {}
 
 
+def text_of(content: Any) -> str:
+    """The text of a chat message's content; its parts are joined, and what is not text is passed over."""
+    if isinstance(content, list):
+        return " ".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("text"))
+    return content if isinstance(content, str) else ""
+
+
 def input_messages(started: TurnStarted) -> tuple[bytes, ...]:
     """The turn's new input as chat messages, each the bytes of one JSON object."""
     if started.api == "chat":

@@ -7,11 +7,13 @@ from msgspec import structs
 
 from api.models.model import Answer
 from api.turns import decide
-from api.turns.decide import Begin, Failure, Said
+from api.turns.decide import Begin, Failure, Rotate, Said
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import Names, TurnRequest
 from eventstore.events import (
+    CompressionRotated,
     ConversationAdvanced,
+    Event,
     ForkPoint,
     Identity,
     ResponseEvicted,
@@ -150,3 +152,35 @@ def test_only_an_ended_turns_response_can_be_evicted_and_only_once() -> None:
     given(SESSION, started("t1")).when(evict).then_refused(ResponseInProgress)
     given(SESSION, started("t1"), completed("t1"), evicted).when(evict).then_refused(ResponseNotFound)
     given(SESSION).when(evict).then_refused(ResponseNotFound)
+
+
+ROTATED = CompressionRotated(
+    old_session_id="s1",
+    session_id="s2",
+    summary=assistant("so far"),
+    head=0,
+    tail=0,
+    trigger="threshold",
+    tokens_before=2,
+    tokens_after=1,
+    summariser="m",
+)
+
+
+def test_a_rotation_is_recorded_of_the_session_that_it_was_made_for() -> None:
+    events: list[Event] = [SESSION, started("t1"), completed("t1")]
+    given(*events).when(partial(decide.rotate, command=Rotate(version=3, rotated=ROTATED))).then(ROTATED)
+
+
+def test_a_rotation_of_a_session_that_has_moved_on_is_nothing() -> None:
+    events: list[Event] = [SESSION, started("t1"), completed("t1"), started("t2"), completed("t2")]
+    given(*events).when(partial(decide.rotate, command=Rotate(version=3, rotated=ROTATED))).then()
+
+
+def test_a_rotation_never_comes_between_a_turn_and_its_end() -> None:
+    given(SESSION, started("t1")).when(partial(decide.rotate, command=Rotate(version=2, rotated=ROTATED))).then()
+
+
+def test_a_fork_can_begin_compressed() -> None:
+    command = Rotate(version=0, rotated=ROTATED, started=SESSION)
+    given().when(partial(decide.rotate, command=command)).then(SESSION, ROTATED)

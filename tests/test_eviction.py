@@ -136,10 +136,11 @@ async def test_a_deleted_response_does_not_count(data: Path, upstream: Upstream)
         assert await is_there(server, ids[0])
 
 
-async def test_the_responses_of_a_forgotten_lineage_do_not_count(data: Path, upstream: Upstream) -> None:
+async def test_the_responses_of_a_deleted_session_do_not_count(data: Path, upstream: Upstream) -> None:
     async with limited(data, upstream, 2) as server:
         ids = [await respond(server, f"{n}", {SESSION: f"s{n}"}) for n in range(2)]
-        eviction_of(server).forget_lineage("default", "s1")
+        async with server.http.delete("/api/sessions/s1") as response:
+            assert response.status == 200
         await respond(server, "2")
         assert await is_there(server, ids[0])
 

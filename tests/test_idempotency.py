@@ -17,7 +17,6 @@ from api.turns.idempotency import WAITING_MAX
 from eventstore.events import (
     CompressionRotated,
     Event,
-    SessionDeleted,
     SessionStarted,
     TurnCancelled,
     TurnCompleted,
@@ -362,14 +361,30 @@ async def test_any_id_of_a_lineage_is_the_same_session_to_a_key(data: Path, upst
     assert len(upstream.requests) == 1
 
 
-async def test_a_key_of_a_deleted_session_runs_anew(data: Path, upstream: Upstream) -> None:
-    async with serving(data, upstream=upstream.url) as server:
-        await post(server, CHAT, {SESSION: "s1"})
-    await record(data, "lineage/default/s1", SessionDeleted())
-    async with serving(data, upstream=upstream.url) as server:
-        assert not (await post(server, CHAT, {SESSION: "s1"})).is_replayed
-        assert (await post(server, CHAT, {SESSION: "s1"})).is_replayed
+@pytest.mark.parametrize("headers", [{}, {SESSION: "s1"}])
+async def test_a_key_of_a_deleted_session_runs_anew(
+    server: Server, upstream: Upstream, headers: dict[str, str]
+) -> None:
+    first = await post(server, CHAT, headers)
+    async with server.http.delete(f"/api/sessions/{first.session_id}") as response:
+        assert response.status == 200
+    assert not (await post(server, CHAT, headers)).is_replayed
+    assert (await post(server, CHAT, headers)).is_replayed
     assert len(upstream.requests) == 2
+
+
+async def test_a_sessions_own_chat_is_a_route_of_its_own_streamed_or_not(server: Server, upstream: Upstream) -> None:
+    await server.chat("zero", "s1")
+    answers = []
+    for path in ("/api/sessions/s1/chat", "/api/sessions/s1/chat", "/api/sessions/s1/chat/stream"):
+        async with server.http.post(path, json={"message": "one"}, headers=KEY) as response:
+            answers.append(Answered(response.status, response.headers, await response.read()))
+            assert response.status == 200, answers[-1]
+    assert [answer.is_replayed for answer in answers] == [False, True, True]
+    assert answers[0].body == answers[1].body
+    assert b"event: run.completed" in answers[2].body
+    assert not (await post(server, CHAT, {SESSION: "s1"})).is_replayed
+    assert len(upstream.requests) == 3
 
 
 async def at_work_elsewhere(server: Server, data: Path) -> TurnStarted:
@@ -395,7 +410,8 @@ async def at_work_elsewhere(server: Server, data: Path) -> TurnStarted:
 async def test_a_first_at_work_in_another_process_is_waited_for(server: Server, upstream: Upstream, data: Path) -> None:
     theirs = await at_work_elsewhere(server, data)
     second = asyncio.create_task(post(server, CHAT, {SESSION: "s1"}))
-    assert (await post(server, CHAT, {SESSION: "s1"}, temperature=1)).status == 409
+    others = await asyncio.gather(*(post(server, CHAT, {SESSION: "s1"}, temperature=n) for n in range(2)))
+    assert [other.status for other in others] == [409, 409]
     assert server.app is not None
     await server.app[LINEAGES]._log.append("lineage/default/s1", 2, (completed(theirs.turn_id, "theirs"),))
     async with asyncio.timeout(WAIT_S):

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from api.models.model import Answer, Choice, Chunk, ModelInfo, ModelUnreachable, Prompt
 from api.turns import cache
+from api.turns.compress import Compression
 from api.turns.lineages import Lineages
 from api.turns.refusals import LineageBusy, ShuttingDown
 from api.turns.request import Names, TurnRequest
+from api.turns.rotation import Rotations
 from api.turns.service import Turns
 from eventstore.events import TurnCancelled, lineage_stream
 from eventstore.log import Recorded
@@ -64,18 +66,33 @@ class ScriptedModel:
         return []
 
 
+def turns_on(
+    lineages: Lineages,
+    model: ScriptedModel,
+    rotations: Rotations | None = None,
+    *,
+    turn_max_s: float = 60,
+    lock_wait_s: float = 5,
+) -> Turns:
+    """The turns of one server."""
+    rotations = rotations or Rotations(lineages, model, Compression(), {})
+    return Turns(lineages, model, rotations, turn_max_s=turn_max_s, lock_wait_s=lock_wait_s)
+
+
 class Service:
     """A log, its views and the turns on them; `restart` leaves nothing in memory."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, summarises: bool = True) -> None:
         self.data = data
         self.model = ScriptedModel()
+        self._summariser = self.model if summarises else None
 
     async def start(self) -> None:
         self.log = await SqliteLog.open(self.data, synchronous="OFF")
         self.views = await Runner.start(self.log, self.data / VIEWS_FILE, VIEWS)
         self.lineages = Lineages(self.log, self.views, lock_wait_s=5)
-        self.turns = Turns(self.lineages, self.model, turn_max_s=60, lock_wait_s=5)
+        self.rotations = Rotations(self.lineages, self._summariser, Compression(), {})
+        self.turns = turns_on(self.lineages, self.model, self.rotations)
         await self.turns.cancel_left_open()
 
     async def stop(self) -> None:
@@ -100,8 +117,8 @@ def request(text: str, **names: str) -> TurnRequest:
 
 
 @contextlib.asynccontextmanager
-async def running(data: Path) -> AsyncIterator[Service]:
-    service = Service(data)
+async def running(data: Path, *, summarises: bool = True) -> AsyncIterator[Service]:
+    service = Service(data, summarises=summarises)
     await service.start()
     try:
         yield service
@@ -205,7 +222,7 @@ async def test_sixteen_first_requests_for_one_new_slug_make_one_session(data: Pa
 
 async def test_two_services_on_one_log_take_turns_by_the_log_alone(data: Path) -> None:
     async with running(data) as service:
-        other = Turns(Lineages(service.log, service.views, lock_wait_s=5), service.model, turn_max_s=60, lock_wait_s=5)
+        other = turns_on(Lineages(service.log, service.views, lock_wait_s=5), service.model)
         service.model.gate.clear()
         first = asyncio.create_task(service.turn("one", session_id="s1"))
         await service.model.asked(1)
@@ -222,7 +239,7 @@ async def test_two_services_on_one_log_take_turns_by_the_log_alone(data: Path) -
 
 async def test_a_lease_that_has_run_out_is_taken_over_and_its_answer_comes_too_late(data: Path) -> None:
     async with running(data) as service:
-        hurried = Turns(Lineages(service.log, service.views, lock_wait_s=5), service.model, turn_max_s=-29.99)
+        hurried = turns_on(Lineages(service.log, service.views, lock_wait_s=5), service.model, turn_max_s=-29.99)
         service.model.gate.clear()
 
         async def slow() -> None:
@@ -272,8 +289,8 @@ async def test_a_stop_lets_turns_finish_and_cancels_what_is_left(data: Path) -> 
 
 async def test_a_turn_waits_for_its_session_only_so_long(data: Path) -> None:
     async with running(data) as service:
-        service.turns = Turns(
-            Lineages(service.log, service.views, lock_wait_s=0.05), service.model, turn_max_s=60, lock_wait_s=0.05
+        service.turns = turns_on(
+            Lineages(service.log, service.views, lock_wait_s=0.05), service.model, lock_wait_s=0.05
         )
         service.model.gate.clear()
         first = asyncio.create_task(service.turn("one", session_id="s1"))

@@ -159,6 +159,40 @@ def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> N
     assert "unknown settings: aip_key" in turnlog("serve", cwd=tmp_path).stderr
 
 
+async def test_models_have_settings_of_their_own_in_the_configuration_file(data: Path) -> None:
+    """A model whose window is small is compressed; any other is not, for `*` says so."""
+    data.mkdir()
+    config = data / "turnlog.toml"
+    all_models = '[models."*"]\ncontext_tokens = 0\n'
+    small = "[models.small]\ncontext_tokens = 400\ncompress_at = 0.25\n"
+    config.write_text(all_models + small)
+    process = await Process.start(data, env={"TURNLOG_CONFIG": str(config)})
+    try:
+        for model, is_compressed in (("small", True), ("large", False)):
+            for _ in range(6):
+                _, effective = await process.server.chat("hello " * 20, model, model=model)
+            assert (effective != model) is is_compressed
+    finally:
+        await process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("[models]\nsmall = 1\n", "[models.NAME]"),
+        ("[models.small]\ncontext = 1\n", "unknown field `context`"),
+        ("[models.small]\ncompress_at = 2.0\n", "compress_at"),
+        ("[models.small]\ncontext_tokens = -1\n", "context_tokens"),
+    ],
+)
+def test_a_models_settings_are_checked(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "turnlog.toml").write_text(table)
+    done = turnlog("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "turnlog.toml" in done.stderr
+
+
 def test_the_configuration_file_holds_for_every_command(tmp_path: Path) -> None:
     (tmp_path / "turnlog.toml").write_text('data = "elsewhere"\ncors-origin = ["https://a.example"]\n')
     assert turnlog("keys", "add", "bridge", cwd=tmp_path).returncode == 0

@@ -12,6 +12,7 @@ from freezegun import freeze_time
 from hypothesis import HealthCheck, settings
 from hypothesis import given as given_any
 from hypothesis import strategies as st
+from msgspec.structs import astuple, replace
 
 from eventstore import recent, sqlite
 from eventstore.events import (
@@ -31,7 +32,7 @@ from projections import runner as runner_module
 from projections.idempotency import KEPT_US
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
-from projections.sessions import preview
+from projections.sessions import SessionRow, preview
 from projections.store import Snapshot, ViewStore, ViewsUnusable
 from projections.views import VIEWS
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started
@@ -64,33 +65,47 @@ def given(path: Path, *events: Event, stream: str = STREAM) -> Rows:
 
 
 def session_row(**fields: Any) -> tuple[object, ...]:
-    row = {
-        "tenant": "acme",
-        "root_id": "s1",
-        "session_id": "s1",
-        "parent": None,
-        "key": "",
-        "user": "",
-        "model": "m",
-        "preview": "hello",
-        "started_us": T0_US + 1_000_000,
-        "active_us": T0_US + 3_000_000,
-        "turns": 1,
-        "messages": 2,
-        "tool_calls": 0,
-        "input": 0,
-        "output": 0,
-        "cached": 0,
-        "reasoning": 0,
-        "has_instructions": 0,
-        "open_turn": None,
-    }
-    return tuple((row | fields).values())
+    row = SessionRow(
+        tenant="acme",
+        root_id="s1",
+        generation=1,
+        superseded=0,
+        session_id="s1",
+        parent_session_id=None,
+        forked_root_id=None,
+        source="",
+        session_key="",
+        user_id="",
+        title="",
+        model="m",
+        preview="hello",
+        started_us=T0_US + 1_000_000,
+        active_us=T0_US + 3_000_000,
+        ended_us=None,
+        end_reason="",
+        turns=1,
+        messages=2,
+        tool_calls=0,
+        input_tokens=0,
+        output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        has_instructions=0,
+        open_turn=None,
+        root_started_us=T0_US + 1_000_000,
+        root_parent_id=None,
+        earlier_input=0,
+        earlier_output=0,
+        earlier_cached=0,
+        earlier_reasoning=0,
+        metadata="{}",
+    )
+    return astuple(replace(row, **fields))
 
 
 def test_a_completed_turn_is_counted_with_its_usage(tmp_path: Path) -> None:
     rows = given(tmp_path, session_started(), started("t1"), completed("t1", usage=USAGE))
-    rows.then_rows("sessions", session_row(input=10, output=4, cached=3))
+    rows.then_rows("sessions", session_row(input_tokens=10, output_tokens=4, cached_tokens=3))
 
 
 def test_an_open_turn_is_noted_and_an_ended_one_is_not(tmp_path: Path) -> None:
@@ -113,8 +128,8 @@ def test_a_fork_names_its_parent_and_every_session_finds_its_lineage(tmp_path: P
     )
     rows = given(tmp_path, fork)
     rows.then_rows("tips", ("acme", "s1", "s1", "s1"))
-    assert rows.column("sessions", 3) == ["s0"]
-    assert rows.column("sessions", 5) == ["ada"]
+    assert rows.column("sessions", 5) == ["s0"]
+    assert rows.column("sessions", 9) == ["ada"]
 
 
 def test_a_conversation_leads_to_its_session_and_knows_its_newest_response(tmp_path: Path) -> None:
@@ -212,7 +227,7 @@ async def test_the_same_log_replays_to_the_same_rows_whatever_the_clock_says(dat
         (await rebuild(log, data / "now.db", VIEWS)).close()
     await log.close()
     assert _all_rows(data / "now.db") == _all_rows(data / "then.db")
-    assert 1_780_315_200_000_000 in [row[8] for name, row in _all_rows(data / "now.db") if name == "sessions"]
+    assert 1_780_315_200_000_000 in [row[13] for name, row in _all_rows(data / "now.db") if name == "sessions"]
 
 
 async def test_replaying_gives_what_following_gave(data: Path) -> None:

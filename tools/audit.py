@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from eventstore.events import lineage_stream, type_name
+from eventstore.events import CompressionRotated, lineage_stream, parse_stream, type_name
 from eventstore.log import LogError, Recorded
 from eventstore.sqlite import SqliteLog
 from tools.options import data_option
@@ -28,9 +28,12 @@ def audit() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Whole events, one JSON object a line.")
 @data_option
 def show(session: str, tenant: str, as_json: bool, data: Path) -> None:
-    """Show the events of SESSION, one line each: position, version, time, type and content."""
+    """Show the events of SESSION, one line each: position, version, time, type and content.
+
+    Any id of a session that was compressed shows the whole of it.
+    """
     try:
-        events = asyncio.run(_read(data, lineage_stream(tenant, session)))
+        events = asyncio.run(_read(data, tenant, session))
     except LogError as error:
         raise click.ClickException(str(error)) from error
     if not events:
@@ -39,12 +42,24 @@ def show(session: str, tenant: str, as_json: bool, data: Path) -> None:
         click.echo(_json_line(recorded) if as_json else _line(recorded))
 
 
-async def _read(data: Path, stream: str) -> list[Recorded]:
+async def _read(data: Path, tenant: str, session: str) -> list[Recorded]:
+    """The events of the lineage that has a session of that id."""
     log = await SqliteLog.open_read_only(data)
     try:
-        return await log.read(stream)
+        stream = lineage_stream(tenant, session)
+        return await log.read(stream) or await log.read(await _stream_of(log, tenant, session) or stream)
     finally:
         await log.close()
+
+
+async def _stream_of(log: SqliteLog, tenant: str, session: str) -> str | None:
+    """The lineage that was rotated into that session: found by reading the log, for which no view need be there."""
+    async for batch in log.read_all():
+        for recorded in batch:
+            is_it = isinstance(recorded.event, CompressionRotated) and recorded.event.session_id == session
+            if is_it and parse_stream(recorded.stream).tenant == tenant:
+                return recorded.stream
+    return None
 
 
 def _time(recorded_us: int) -> str:

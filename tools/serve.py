@@ -17,7 +17,8 @@ from api.keys import CHARACTERS_MIN, FIRST_KEY_FILE, KeyProblem
 from api.models.builtin import NAME as BUILTIN
 from api.models.upstream import Timeouts
 from api.server import serve as run
-from api.settings import Compression, HistoryOnFailure, RunsAfterCrash, Settings
+from api.settings import HistoryOnFailure, RunsAfterCrash, Settings
+from api.turns.compress import Compression
 from eventstore.log import LogError
 from projections.runner import ViewsUnavailable
 from tools import logs

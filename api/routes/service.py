@@ -46,8 +46,9 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "identity_headers": list(IDENTITY),
                 "identity_body_user_fallback": True,
                 "run_submission": False,
-                "session_fork": False,
-                "session_chat": False,
+                "session_fork": True,
+                "session_chat": True,
+                "session_chat_streaming": True,
                 "cors": bool(settings.cors_origins),
             },
             "endpoints": {

@@ -13,6 +13,7 @@ from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound,
 from api.turns.request import TurnRequest
 from eventstore.events import (
     CancelReason,
+    CompressionRotated,
     ConversationAdvanced,
     Event,
     EvictReason,
@@ -173,6 +174,22 @@ def evict_ended(session: Session, turns: Sequence[Turn], reason: EvictReason) ->
     """Of these turns, those that have ended lose their responses, unless they have already."""
     now = [session.find(turn.turn_id) or turn for turn in turns]
     return [ResponseEvicted(turn_id=turn.turn_id, reason=reason) for turn in now if turn.ended and not turn.evicted]
+
+
+class Rotate(msgspec.Struct, frozen=True, kw_only=True):
+    """Compress a session as it was at `version`. `started` begins the lineage where that is a fork without a turn."""
+
+    version: int
+    rotated: CompressionRotated
+    started: SessionStarted | None = None
+
+
+def rotate(session: Session, command: Rotate) -> list[Event]:
+    """The session goes on in a child; nothing where it has moved on since, or where a turn is open in it."""
+    if session.version != command.version or session.open:
+        return []
+    began = [command.started] if session.started is None and command.started else []
+    return [*began, command.rotated]
 
 
 def has_expired(turn: Turn, now_us: int) -> bool:

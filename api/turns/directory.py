@@ -54,6 +54,7 @@ class Directory:
         self._views = views
         self._new_session_id = new_session_id
         self._known: dict[tuple[str, str, str], str] = {}
+        self._deletions = 0
 
     async def place(self, tenant: str, names: Names) -> Place:
         """Where the turn goes that was asked for under `names`; a conversation met for the first time is claimed."""
@@ -82,7 +83,7 @@ class Directory:
         """The root of the session's lineage; raises `SessionNotFound`."""
         root_id = await self._lookup(tenant, "session", session_id)
         if root_id is None:
-            raise SessionNotFound(f"Session not found: {_short(session_id)}")
+            raise session_not_found(session_id)
         return root_id
 
     async def response(self, tenant: str, response_id: str) -> str:
@@ -104,6 +105,13 @@ class Directory:
     def forget_response(self, tenant: str, turn_id: str) -> None:
         """An evicted response leads nowhere."""
         self._known.pop((tenant, "response", turn_id), None)
+
+    def forget_lineage(self, tenant: str, root_id: str) -> None:
+        """A deleted lineage has no names, but for the slugs that lead to where it begins anew."""
+        self._deletions += 1
+        gone = [known for known, root in self._known.items() if root == root_id and known[0] == tenant]
+        for known in gone:
+            del self._known[known]
 
     async def _by_conversation(self, tenant: str, names: Names) -> str:
         place = await self.find(tenant, names)
@@ -137,11 +145,18 @@ class Directory:
             return None
         if root_id := self._known.get((tenant, kind, name)):
             return root_id
+        deletions = self._deletions
         rows = await self._views.fetch(_QUERIES[kind], (tenant, name))
         if not rows:
             return None
-        self.learn(tenant, kind, name, rows[0][0])
+        if deletions == self._deletions:  # else it may be a name of what was deleted meanwhile
+            self.learn(tenant, kind, name, rows[0][0])
         return str(rows[0][0])
+
+
+def session_not_found(session_id: str) -> SessionNotFound:
+    """The refusal, in the words of the older system."""
+    return SessionNotFound(f"Session not found: {_short(session_id)}")
 
 
 def _short(name: str) -> str:

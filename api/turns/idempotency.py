@@ -37,31 +37,28 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Replayed:
-    """A turn that is answered from the log. Like any other, `turn` has not ended until it was answered: streams begin
-    with a turn in progress. `recorded` is the turn as it is; one of the background may still be in progress.
+    """A turn that is answered from the log: `turn` has ended. Only one of the background may still be in progress, with
+    nothing to say yet.
     """
 
-    def __init__(self, session_id: str, recorded: Turn) -> None:
+    def __init__(self, session_id: str, turn: Turn) -> None:
         self.session_id = session_id
-        self.recorded = recorded
-        self.turn = Turn(recorded.started, recorded.started_us)
+        self.turn = turn
         self.marks = Marks(is_replayed=True)
         self.cancel_reason: CancelReason = "disconnect"
 
     async def answer(self) -> Turn:
         """The turn as it was recorded."""
-        self.turn = self.recorded
         return self.turn
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The recorded answer, in the pieces it was first streamed in."""
-        for chunk in chunks_of(self.recorded):
+        for chunk in chunks_of(self.turn):
             yield chunk
-        self.turn = self.recorded
 
     def partial(self) -> Said:
         """All that was said."""
-        ended = self.recorded.ended
+        ended = self.turn.ended
         return Said(ended.output, ended.delta_lengths) if ended else Said()
 
 
@@ -94,12 +91,13 @@ class Claim:
 
         Waits until it has ended, one of the background only until it is open. Raises `KeyReused`, `LineageBusy`.
         """
-        _check_same(self.request.body_digest, request)
+        is_same = self.request.body_digest == request.body_digest
         if self._waiting >= WAITING_MAX:
             raise LineageBusy(f"{WAITING_MAX} requests with this idempotency key wait already")
         self._waiting += 1
         try:
-            awaited = self._opened if request.background else self._over
+            # Another request is refused as soon as the key is the holder's: that one may yet be the wrong one itself.
+            awaited = self._over if is_same and not request.background else self._opened
             await asyncio.wait((awaited,), timeout=wait_s)
         finally:
             self._waiting -= 1
@@ -108,6 +106,7 @@ class Claim:
         turn = self._turn
         if turn is None or not _counts(turn.turn, is_over=self._over.done()):
             return None
+        _check_same(self.request.body_digest, request)
         return Replayed(turn.session_id, turn.turn)
 
 

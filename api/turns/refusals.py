@@ -7,6 +7,9 @@ Refusal
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
 ├── ConversationNotFound  a `conv_…` id that was never made
 ├── SessionNotFound       no such session for this tenant
+├── NothingToCompress     a summary would save too little
+├── SessionExists         the id of a session to be made is taken
+├── TurnNotFound          the turn to fork behind is no part of the session's transcript
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -42,6 +45,18 @@ class ConversationNotFound(Refusal):
 
 class SessionNotFound(Refusal):
     """Never started, or another tenant's."""
+
+
+class NothingToCompress(Refusal):
+    """The session is too short to be compressed."""
+
+
+class SessionExists(Refusal):
+    """Started already, by this tenant."""
+
+
+class TurnNotFound(Refusal):
+    """Never taken in this session, or not completed."""
 
 
 class LineageBusy(Refusal):

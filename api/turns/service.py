@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from structlog.contextvars import bind_contextvars
@@ -24,9 +25,10 @@ from api.turns.directory import RESPONSE
 from api.turns.eviction import Eviction
 from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
-from api.turns.open_turn import LiveTurn, OpenTurn
+from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
+from api.turns.rotation import Rotations
 from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
 from eventstore.log import LogError
 from projections import sessions as session_list
@@ -40,6 +42,14 @@ CLOSE_S = 5.0  # for cancelled turns to be recorded; a client that does not read
 _log = structlog.get_logger()
 
 
+class Prepared(NamedTuple):
+    """What was found out before a turn begins."""
+
+    forked_from: ForkPoint | None = None
+    uncompressed: str = ""
+    marks: Marks = PLAIN
+
+
 class Turns:
     """All turns of all tenants."""
 
@@ -47,6 +57,7 @@ class Turns:
         self,
         lineages: Lineages,
         model: Model,
+        rotations: Rotations,
         *,
         turn_max_s: float,
         lock_wait_s: float = LOCK_WAIT_S,
@@ -55,6 +66,7 @@ class Turns:
         self._lineages = lineages
         self._eviction = eviction or Eviction(lineages)
         self._model = model
+        self._rotations = rotations
         self._owner = new_id()
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
         self._lock_wait_s = lock_wait_s
@@ -87,7 +99,7 @@ class Turns:
         with self._at_work():
             session, forked_from = await self._enter(request)
             try:
-                turn = await self._begin(session, request, forked_from)
+                turn = await self._begin(session, request, await self._prepare(session, request, forked_from))
                 try:
                     yield turn
                 except BaseException as error:
@@ -109,7 +121,7 @@ class Turns:
             if place and place.after:
                 await self._eviction.continue_from(session, place.after)
                 session = Session(session.stream, await self._behind(session, place.after))
-            command = self._command(session, request, None)
+            command = self._command(session, request, Prepared())
             started = decide.started_by(command, session, decide.session_started(command))
             turn = Turn(started, command.now_us)
 
@@ -207,11 +219,18 @@ class Turns:
         if place and (await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))).newest:
             raise NothingNew(decide.NOTHING_NEW)
 
-    async def _begin(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> OpenTurn:
+    async def _prepare(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Prepared:
+        """All that comes before a turn that is held its place: its session is compressed where it must be."""
+        begin = partial(self._command, session, request, Prepared(forked_from=forked_from))
+        outcome = await self._rotations.before_turn(session, request, lambda: decide.session_started(begin()))
+        marks = Marks(compression=outcome.mark) if outcome.mark else PLAIN
+        return Prepared(forked_from=forked_from, uncompressed=outcome.uncompressed, marks=marks)
+
+    async def _begin(self, session: Session, request: TurnRequest, prepared: Prepared) -> OpenTurn:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._lock_wait_s
         while True:
-            command = self._command(session, request, forked_from)
+            command = self._command(session, request, prepared)
             try:
                 await self._lineages.commit(session, partial(decide.begin, command=command))
                 break
@@ -232,9 +251,9 @@ class Turns:
             await self._eviction.made(session, turn)
             return turn
 
-        return OpenTurn(self._model, session, turn, complete)
+        return OpenTurn(self._model, session, turn, complete, marks=prepared.marks)
 
-    def _command(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Begin:
+    def _command(self, session: Session, request: TurnRequest, prepared: Prepared) -> Begin:
         return Begin(
             request=request,
             turn_id=new_id(),
@@ -243,7 +262,8 @@ class Turns:
             lease_ms=self._lease_ms,
             now_us=time.time_ns() // 1_000,
             is_gone=self._is_gone,
-            forked_from=forked_from,
+            forked_from=prepared.forked_from,
+            uncompressed=prepared.uncompressed,
             idempotency_scope=request.idempotency_scope,
         )
 

@@ -87,7 +87,7 @@ def decode(body: bytes) -> ChatRequest:
     return body_of(_decoder, body)
 
 
-def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuity, default_model: str) -> TurnRequest:
+def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
     """The turn that a chat request asks for; raises `Problem`.
 
     What is new is what stands behind the body's last assistant message. System and developer messages are this turn's
@@ -103,7 +103,7 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
         tenant=tenant,
         api="chat",
         names=Names(session_id=headers.session_id),
-        model=chat.model or default_model,
+        model=chat.model or "",
         items=tuple(messages[index] for index in spoken if index > newest_answer),
         opening=tuple(messages[index] for index in spoken),
         instructions=tuple(messages[i] for i, message in enumerate(decoded) if message.role in INSTRUCTION_ROLES),

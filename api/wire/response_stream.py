@@ -59,7 +59,9 @@ class ResponseStream:
 
     def opening(self) -> bytes:
         """The two events that come before any output."""
-        response = response_object(self._turn, store=self._store)
+        turn = self._turn
+        begun = Turn(turn.started, turn.started_us) if turn.ended else turn  # one that the log answers has ended
+        response = response_object(begun, store=self._store)
         created = self._event("response.created", response=response)
         return created + self._event("response.in_progress", response=response)
 

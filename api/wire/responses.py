@@ -17,6 +17,13 @@ class ConversationRef(msgspec.Struct):
     id: str
 
 
+class ContextManagement(msgspec.Struct):
+    """What is to be done when the context grows long: compaction, at so many tokens."""
+
+    type: Literal["compaction"]
+    compact_threshold: Count | None = None
+
+
 class ResponsesRequest(msgspec.Struct):
     """The fields that are read or checked here. Whatever else a body holds is stored and passed on as it is."""
 
@@ -42,6 +49,7 @@ class ResponsesRequest(msgspec.Struct):
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
     truncation: str | None = None
+    context_management: list[ContextManagement] | None = None
     service_tier: str | None = None
 
 
@@ -106,9 +114,7 @@ def decode(body: bytes) -> ResponsesRequest:
     return request
 
 
-def turn_request(
-    request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity, default_model: str
-) -> TurnRequest:
+def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
     """The turn that a Responses request asks for; raises `Problem`.
 
     With a session header, what is new is what stands behind the input's last item from a model, as in a chat. By the
@@ -129,17 +135,23 @@ def turn_request(
             conversation=_conversation(request.conversation),
             previous_response_id=request.previous_response_id or "",
         ),
-        model=request.model or default_model,
+        model=request.model or "",
         items=tuple(data for data, _ in new),
         opening=tuple(data for data, _ in (*history, *items)),
         instructions=_instructions(request.instructions),
         parameters=rest_of(body, _OURS),
         stream=bool(request.stream),
+        compact_threshold_tokens=_compact_threshold(request.context_management),
         session_key=headers.session_key,
         identity=headers.identity,
         idempotency_key=headers.idempotency_key,
         body_digest=digest_of(body) if headers.idempotency_key else b"",
     )
+
+
+def _compact_threshold(asked: list[ContextManagement] | None) -> int:
+    """The least of the thresholds that the request names, in tokens; 0 where it names none."""
+    return min((entry.compact_threshold for entry in asked or () if entry.compact_threshold), default=0)
 
 
 def _conversation(conversation: str | ConversationRef | None) -> str:

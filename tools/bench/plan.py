@@ -19,6 +19,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     turns_s: float = 4.0
     session_turns: int = 1_000
     sessions: int = 20_000
+    rotations: int = 5
 
 
 def quick(*, events: int | None, rounds: int | None) -> Sizes:
@@ -32,6 +33,7 @@ def quick(*, events: int | None, rounds: int | None) -> Sizes:
         turns_s=0.3,
         session_turns=120,
         sessions=500,
+        rotations=1,
     )
 
 

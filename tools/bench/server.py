@@ -44,6 +44,19 @@ class Server:
             raise BenchFailed(f"GET {path} was answered with {response.status}: {body[:500]!r}")
         return body
 
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[float, dict[str, str]]:
+        """A POST that must succeed: how long it took in ms, and the headers of its answer, names in lower case."""
+        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=STOP_S)) as connection:
+            connection.connect()
+            began = time.perf_counter()
+            connection.request("POST", path, body, {"Authorization": f"Bearer {KEY}", **headers})
+            response = connection.getresponse()
+            answer = response.read()
+            took_ms = (time.perf_counter() - began) * 1_000
+        if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
+            raise BenchFailed(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
+        return took_ms, {name.lower(): value for name, value in response.getheaders()}
+
     def settle(self) -> None:
         """Return once the views are level with the log: a query waits for that."""
         self.get("/api/sessions?limit=1")
@@ -95,10 +108,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def turnlog(data: Path) -> Iterator[Server]:
+def turnlog(data: Path, *flags: str) -> Iterator[Server]:
     """`turnlog serve` with the built-in model on `data`; stopped with SIGTERM, which checkpoints the log."""
     command = Path(sys.executable).parent / "turnlog"
-    with _started([str(command), "serve", "--data", str(data), "--port", "0"], data.parent) as server:
+    with _started([str(command), "serve", "--data", str(data), "--port", "0", *flags], data.parent) as server:
         yield server
 
 

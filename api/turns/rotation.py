@@ -1,0 +1,220 @@
+"""Compression rotation: before a turn whose prompt would be too long, or by hand.
+
+Theory of operation. The lineage is held by the caller. What to keep is decided by `compress.py`, the summary is asked
+of a model, and one fact moves the lineage on to its child before the turn begins: so the turn, whether streamed or not,
+tells its effective session id from its first byte. Nothing is recorded before the summary is there. If the process dies
+in between, the session is as it was.
+
+Where the summary's model refuses turnlog, or can not be reached, nothing changes: what is left out of a transcript is
+not to be had back, and the network will be. Where it answers with something else than a summary, a plain one is made.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+
+from api.ids import new_session_id
+from api.models.model import (
+    Answer,
+    Model,
+    ModelBroke,
+    ModelError,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnreachable,
+)
+from api.turns import compress, decide, summary
+from api.turns.compress import Compression, Cut, Size
+from api.turns.decide import Rotate
+from api.turns.lineages import Lineages
+from api.turns.refusals import NothingToCompress, TurnInProgress
+from api.turns.request import TurnRequest
+from api.turns.titles import next_title
+from eventstore.events import CompressionRotated, SessionStarted, Trigger, lineage_stream
+from projections.session import Session
+
+ANY_MODEL = "*"
+# Refusals that say nothing of the summary that was asked for: of the key, of the quota, and of the way there.
+PASSING_STATUSES = frozenset({401, 402, 403, 408, 429, 502, 503, 504})
+PASSING_CODES = frozenset({"insufficient_quota"})
+COOLING_S = 60.0  # after a time-out: not every turn is to wait for the same silence
+
+_log = structlog.get_logger()
+
+
+class Wanted(NamedTuple):
+    """A rotation that is due: at how many tokens, by whose model and words, whose idea it was, and what to keep."""
+
+    threshold_tokens: int
+    limits: Compression
+    model: str
+    trigger: Trigger
+    focus: str = ""
+
+
+class Summary(NamedTuple):
+    """A summary's text, who wrote it, and what that took (a usage object, JSON)."""
+
+    text: str
+    summariser: str = summary.DETERMINISTIC
+    usage: bytes = b""
+
+
+class Outcome(NamedTuple):
+    """What became of a rotation before a turn: done, or due and not done for a reason; mostly neither."""
+
+    is_rotated: bool = False
+    uncompressed: str = ""
+
+    @property
+    def mark(self) -> str:
+        """As the client is told."""
+        return "rotated" if self.is_rotated else f"skipped: {self.uncompressed}" if self.uncompressed else ""
+
+
+NOT_DUE = Outcome()
+
+
+class Rotations:
+    """Compresses sessions. Without a `summariser` every summary is the deterministic one."""
+
+    def __init__(
+        self, lineages: Lineages, summariser: Model | None, default: Compression, models: Mapping[str, Compression]
+    ) -> None:
+        self._lineages = lineages
+        self._summariser = summariser
+        self._default = models.get(ANY_MODEL, default)
+        self._models = models
+        self._silent_until_s: dict[str, float] = {}
+
+    async def before_turn(self, session: Session, request: TurnRequest, start: Callable[[], SessionStarted]) -> Outcome:
+        """Rotate where the prompt of `request` would be too long.
+
+        `start` makes the fact that begins the lineage, for a fork that is to begin compressed. Raises `LogError`.
+        """
+        wanted = self._wanted(request)
+        if not wanted.threshold_tokens or not session.transcript:
+            return NOT_DUE
+        size = compress.size_of(session, compress.asked_bytes(session, request))
+        if size.tokens <= wanted.threshold_tokens or session.open:
+            return NOT_DUE
+        new = compress.new_messages(request, session)
+        cut = compress.cut_of(session.transcript, new, size, wanted.threshold_tokens)
+        if cut is None:
+            return NOT_DUE
+        try:
+            rotated = await self._rotate(session, wanted, size, cut, None if session.started else start())
+        except ModelError as error:
+            why = {"tokens": size.tokens, "code": error.code, "reason": str(error)}
+            _log.warning("the session was not compressed", session_id=session.session_id, **why)
+            return Outcome(uncompressed=error.code)
+        return Outcome(is_rotated=rotated is not None)
+
+    async def by_hand(self, tenant: str, session_id: str, focus: str = "") -> CompressionRotated:
+        """Compress a session between two turns, however long it is; `focus` says what to keep above all.
+
+        Raises `SessionNotFound`, `NothingToCompress`, `LineageBusy`, `ModelError`, `LogError`.
+        """
+        root_id = await self._lineages.directory.session(tenant, session_id)
+        async with self._lineages.held(lineage_stream(tenant, root_id)) as session:
+            return await self._now(session, focus)
+
+    async def _now(self, session: Session, focus: str) -> CompressionRotated:
+        model = session.newest.started.model if session.newest else ""
+        limits = self._limits(model)
+        size = compress.size_of(session, 0)
+        cut = compress.cut_of(session.transcript, (), size, limits.threshold_tokens)
+        if cut is None:
+            raise NothingToCompress("the session is too short: a summary would save too little")
+        wanted = Wanted(limits.threshold_tokens or size.tokens, limits, model, "manual", focus)
+        rotated = await self._rotate(session, wanted, size, cut, None)
+        if rotated is None:
+            raise TurnInProgress("another turn of this session is still running")
+        return rotated
+
+    def _wanted(self, request: TurnRequest) -> Wanted:
+        limits = self._limits(request.model)
+        if request.compact_threshold_tokens:
+            return Wanted(request.compact_threshold_tokens, limits, request.model, "request")
+        return Wanted(limits.threshold_tokens, limits, request.model, "threshold")
+
+    def _limits(self, model: str) -> Compression:
+        return self._models.get(model, self._default)
+
+    async def _rotate(
+        self, session: Session, wanted: Wanted, size: Size, cut: Cut, started: SessionStarted | None
+    ) -> CompressionRotated | None:
+        """Have a summary made and move the lineage on; None where the session has moved on meanwhile."""
+        version, transcript = session.version, session.transcript
+        characters = summary.characters_max(wanted.threshold_tokens)
+        written = await self._summary(transcript[cut.head : cut.tail_at], wanted, characters)
+        message = summary.message_of(compress.summary_role(transcript, cut), written.text, characters)
+        rotated = CompressionRotated(
+            old_session_id=started.session_id if started else session.session_id,
+            session_id=new_session_id(),
+            summary=message,
+            head=cut.head,
+            tail=len(transcript) - cut.tail_at,
+            first_kept_turn_id=compress.first_kept_turn_id(session, cut),
+            trigger=wanted.trigger,
+            tokens_before=size.tokens,
+            tokens_after=size.tokens - cut.tokens_saved + compress.estimate(len(message)),
+            summariser=written.summariser,
+            usage=written.usage,
+            title=next_title(started.title if started else session.title),
+        )
+        command = Rotate(version=version, rotated=rotated, started=started)
+        await self._lineages.commit(session, partial(decide.rotate, command=command))
+        if session.session_id != rotated.session_id:
+            return None
+        self._lineages.directory.learn(session.tenant, "session", rotated.session_id, session.root_id)
+        _log.info("the session was compressed", session_id=rotated.session_id, **_told(rotated))
+        return rotated
+
+    async def _summary(self, messages: Sequence[bytes], wanted: Wanted, characters: int) -> Summary:
+        """Raises `ModelError` where nothing is to change."""
+        plain = summary.deterministic(messages, characters)
+        if self._summariser is None:
+            return Summary(plain)
+        model = wanted.limits.summary_model or wanted.model
+        try:
+            answer = await self._ask(self._summariser, messages, wanted, model, characters)
+        except ModelError as error:
+            if _is_passing(error):
+                raise
+            _log.warning("no summary from the model: a plain one was made", model=model, reason=str(error))
+            return Summary(plain)
+        text = summary.text_in(answer.message)
+        return Summary(text, model, answer.usage) if text else Summary(plain)
+
+    async def _ask(
+        self, summariser: Model, messages: Sequence[bytes], wanted: Wanted, model: str, characters: int
+    ) -> Answer:
+        if time.monotonic() < self._silent_until_s.get(model, 0.0):
+            raise ModelTimeout("the model server was too slow to summarise a moment ago")
+        prompt = summary.prompt_for(messages, model, wanted.limits.summary_prompt, wanted.focus, characters)
+        try:
+            return await summariser.complete(prompt)
+        except ModelTimeout:
+            self._silent_until_s = {model: time.monotonic() + COOLING_S}
+            raise
+
+
+def _is_passing(error: ModelError) -> bool:
+    """Whether the fault is in the way to the model, not in what was asked of it."""
+    if isinstance(error, ModelRefused):
+        return error.status in PASSING_STATUSES or error.code in PASSING_CODES
+    return isinstance(error, ModelUnreachable | ModelTimeout | ModelBroke)
+
+
+def _told(rotated: CompressionRotated) -> dict[str, object]:
+    return {
+        "old_session_id": rotated.old_session_id,
+        "trigger": rotated.trigger,
+        "tokens_before": rotated.tokens_before,
+        "tokens_after": rotated.tokens_after,
+        "summariser": rotated.summariser,
+    }

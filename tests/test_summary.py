@@ -1,0 +1,89 @@
+"""The summary: what a model is asked, what is made without one, and how it joins the transcript."""
+
+import msgspec
+import pytest
+
+from api.turns import summary
+from api.turns.titles import next_title
+from tests.support.facts import assistant, user
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}}
+CALLS = msgspec.json.encode({"role": "assistant", "content": None, "tool_calls": [CALL]})
+OUTPUT = msgspec.json.encode({"role": "tool", "tool_call_id": "c1", "content": "blue"})
+
+
+def contents(prompt_messages: object) -> list[str]:
+    return [msgspec.json.decode(message)["content"] for message in prompt_messages]  # type: ignore[attr-defined]
+
+
+def test_a_model_is_shown_who_said_what_and_what_was_called() -> None:
+    prompt = summary.prompt_for([user("hello"), CALLS, OUTPUT, assistant("It is blue.")], "m", "", "", 600)
+    system, shown = contents(prompt.messages)
+    assert "At most 100 words." in system
+    assert "[user]\nhello" in shown
+    assert '[assistant]\ncalls look({"at":"sea"})' in shown
+    assert "[tool output]\nblue" in shown
+    assert prompt.instructions == 1
+    assert prompt.messages_bytes == sum(map(len, prompt.messages))
+
+
+def test_its_words_can_be_others_and_a_focus_is_added() -> None:
+    prompt = summary.prompt_for([user("hello")], "m", "In verse.", "the colour", 600)
+    assert contents(prompt.messages)[0] == "In verse.\n\nThe user asks to keep above all: the colour"
+
+
+def test_a_long_message_is_shown_by_its_beginning_and_its_end() -> None:
+    prompt = summary.prompt_for([user("begin" + "x" * 50_000 + "end")], "m", "", "", 600)
+    shown = contents(prompt.messages)[1]
+    assert len(shown) < 7_000
+    assert "begin" in shown
+    assert "end" in shown
+
+
+def test_a_plain_summary_carries_an_earlier_one_on_and_keeps_the_newest() -> None:
+    earlier = summary.message_of("assistant", "Ada builds a boat.", 600)
+    messages = [earlier, *(user(f"question {number} {'y' * 150}") for number in range(50))]
+    text = summary.deterministic(messages, 1_000)
+    assert text.startswith("Ada builds a boat.\n- …\n- user: question")
+    assert "question 49" in text
+    assert "question 0 " not in text
+    assert len(text) <= 1_000 + len("- …\n")
+
+
+def test_a_plain_summary_of_what_can_not_be_read_is_still_one() -> None:
+    assert summary.deterministic([b"\xff", b"[]", b'{"role": 7, "content": 8}'], 600)
+
+
+def test_a_summary_is_bounded_and_found_again() -> None:
+    message = summary.message_of("user", "z" * 10_000, 600)
+    assert summary.is_summary(message)
+    assert len(summary.summary_in(message)) <= 600
+    assert not summary.is_summary(user("hello"))
+    assert not summary.is_summary(user(f"he said: {summary.HEADING}"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b'{"role":"assistant","content":" so far \\n"}', "so far"),
+        (b'{"role":"assistant","content":"<think>hm\\nhm</think>so far"}', "so far"),
+        (b'{"role":"assistant","content":[{"type":"text","text":"so far"}]}', "so far"),
+        (b'{"role":"assistant","content":null,"tool_calls":[]}', ""),
+        (b"[]", ""),
+    ],
+)
+def test_the_text_of_an_answer(answer: bytes, text: str) -> None:
+    assert summary.text_in(answer) == text
+
+
+@pytest.mark.parametrize(("tokens", "characters"), [(0, 600), (1_000, 800), (64_000, 16_000), (10_000, 8_000)])
+def test_a_summary_takes_its_share_of_the_threshold(tokens: int, characters: int) -> None:
+    assert summary.characters_max(tokens) == characters
+
+
+@pytest.mark.parametrize(
+    ("title", "following"),
+    [("", ""), ("X", "X #2"), ("X #2", "X #3"), ("X #9", "X #10"), ("#2", "#2 #2"), ("X #0", "X #0 #2")],
+)
+def test_titles_go_on(title: str, following: str) -> None:
+    assert next_title(title) == following
