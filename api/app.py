@@ -8,7 +8,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import DESK, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, SETTINGS, TURNS
+from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
@@ -17,6 +17,7 @@ from api.models.upstream import UpstreamModel
 from api.routes import chat, compress, desk, responses, service, session_chat, sessions
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.desk import Desk
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.rotation import Rotations
 from api.turns.service import Turns
@@ -81,13 +82,22 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
         summariser = model if settings.upstream else None  # the built-in model has nothing to say of its own
         rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
-        app[DESK] = Desk(lineages)
+        eviction = app[EVICTION] = Eviction(
+            lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
+        )
+        app[DESK] = Desk(lineages, eviction)
         turns = app[TURNS] = Turns(
-            lineages, model, rotations, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+            lineages,
+            model,
+            rotations,
+            turn_max_s=settings.timeouts.total_s,
+            lock_wait_s=settings.lock_wait_s,
+            eviction=eviction,
         )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():
             _log.warning("cancelled turns that a crash had left open", turns=left_open)
+        await parts.enter_async_context(eviction.sweeping())
         yield
 
 

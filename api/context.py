@@ -9,6 +9,7 @@ from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.desk import Desk
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
@@ -20,6 +21,7 @@ SETTINGS = web.AppKey("settings", Settings)
 GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 LINEAGES = web.AppKey("lineages", Lineages)
+EVICTION = web.AppKey("eviction", Eviction)
 ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)

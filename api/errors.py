@@ -47,6 +47,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.LineageBusy: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnInProgress: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnNotOpen: Row(409, REQUEST, "turn_ended", None, NEVER),
+    refusals.KeyReused: Row(409, REQUEST, "idempotency_key_conflict", "Idempotency-Key", NEVER),
     refusals.ShuttingDown: Row(503, SERVER, "shutting_down", None, SOON),
     log.LogOverloaded: Row(503, SERVER, "overloaded", None, SOON),
     log.LogUnavailable: Row(503, SERVER, "log_unavailable", None, SOON),

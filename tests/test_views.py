@@ -22,12 +22,14 @@ from eventstore.events import (
     ForkPoint,
     Identity,
     ResponseEvicted,
+    SessionDeleted,
     TurnCancelled,
     TurnFailed,
 )
 from eventstore.log import LogUnavailable, Recorded
 from eventstore.sqlite import SqliteLog
 from projections import runner as runner_module
+from projections.idempotency import KEPT_US
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
 from projections.sessions import SessionRow, preview
@@ -142,17 +144,54 @@ def test_only_responses_are_addressable_and_an_evicted_one_is_not(tmp_path: Path
     evicted = ResponseEvicted(turn_id="t2", reason="deleted")
     turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
     rows = given(tmp_path, session_started(), *turns, started("t3"), completed("t3"), evicted)
-    rows.then_rows("responses", ("t1", "acme", "s1"))
+    rows.then_rows("responses", ("t1", "acme", "s1", T0_US + 2_000_000))
 
 
-def test_an_idempotency_key_finds_its_newest_turn(tmp_path: Path) -> None:
-    turns = [
-        event
-        for n in (1, 2)
-        for event in (started(f"t{n}", idempotency_key="k", body_digest=bytes([n])), completed(f"t{n}"))
-    ]
-    rows = given(tmp_path, session_started(), *turns)
-    rows.then_rows("idempotency_keys", ("acme", "chat", "s1", "k", "t2", b"\x02", T0_US + 4_000_000))
+def test_a_response_is_used_as_it_is_made_and_as_a_turn_goes_on_from_it(tmp_path: Path) -> None:
+    turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
+    rows = given(tmp_path, session_started(), *turns, started("t3", previous_response_id="resp_t1"))
+    rows.then_rows("responses", ("t1", "acme", "s1", T0_US + 6_000_000), ("t2", "acme", "s1", T0_US + 4_000_000))
+
+
+def keyed(turn_id: str, key: str = "k", scope: str = "chat session:s1") -> tuple[Event, Event]:
+    digest = turn_id.encode()
+    return (
+        started(turn_id, idempotency_key=key, idempotency_scope=scope, body_digest=digest),
+        completed(turn_id),
+    )
+
+
+def test_an_idempotency_key_finds_the_newest_turn_of_its_scope(tmp_path: Path) -> None:
+    elsewhere = keyed("t3", scope="responses")
+    rows = given(tmp_path, session_started(), *keyed("t1"), *keyed("t2"), *elsewhere)
+    rows.then_rows(
+        "idempotency_keys",
+        ("acme", "chat session:s1", "k", "s1", "t2", b"t2", T0_US + 4_000_000),
+        ("acme", "responses", "k", "s1", "t3", b"t3", T0_US + 6_000_000),
+    )
+
+
+def test_a_key_without_a_scope_was_never_honoured_and_is_not_found(tmp_path: Path) -> None:
+    given(tmp_path, session_started(), *keyed("t1", scope="")).then_rows("idempotency_keys")
+
+
+def test_the_keys_of_a_deleted_session_are_free_again(tmp_path: Path) -> None:
+    given(tmp_path, session_started(), *keyed("t1"), SessionDeleted()).then_rows("idempotency_keys")
+
+
+def test_keys_older_than_a_day_go_a_few_at_a_time_as_new_ones_come(tmp_path: Path) -> None:
+    def at(event: Event, us: int) -> Recorded:
+        return Recorded(us + 1, STREAM, us + 1, us, event, b"")
+
+    old = [at(keyed(f"t{n}", f"k{n}")[0], n) for n in range(9)]
+    new = [at(keyed(f"n{n}", f"new {n}")[0], KEPT_US + 7 + n) for n in range(3)]
+    for count, left in ((0, 9), (1, 5), (2, 1), (3, 0)):
+        path = tmp_path / str(count)
+        path.mkdir()
+        rows = Rows(path / "v.db", [*old, *new[:count]])
+        assert rows.column("idempotency_keys", 2) == [f"k{n}" for n in range(9 - left, 9)] + [
+            f"new {n}" for n in range(count)
+        ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from api.ids import new_session_id
 from api.turns import decide_session
 from api.turns.decide_session import Change, NewSession
 from api.turns.directory import session_not_found
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.refusals import SessionExists, SessionNotFound, TurnNotFound
 from api.turns.request import Names, TurnRequest
@@ -21,8 +22,9 @@ _TURN_ID_PREFIXES = ("resp_", "chatcmpl-", "run_")
 class Desk:
     """Where sessions of all tenants are made, changed and deleted."""
 
-    def __init__(self, lineages: Lineages) -> None:
+    def __init__(self, lineages: Lineages, eviction: Eviction | None = None) -> None:
         self._lineages = lineages
+        self._eviction = eviction or Eviction(lineages)
 
     async def create(self, wanted: NewSession) -> str:
         """Make a session and return its id; raises `SessionExists`. Of two that want one id, one gets it."""
@@ -43,6 +45,7 @@ class Desk:
         session = await self._lineages.reader.session(tenant, session_id)
         await self._lineages.commit(session, decide_session.delete)
         self._lineages.directory.forget_lineage(tenant, session.root_id)
+        self._eviction.forget_lineage(tenant, session.root_id)
 
     async def fork(
         self, tenant: str, source_id: str, *, session_id: str = "", turn_id: str = "", title: str | None = None

@@ -13,6 +13,7 @@ Refusal
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
+├── KeyReused             an idempotency key came again with another request
 ├── ResponseInProgress    a response can not be deleted while it is made
 └── ShuttingDown          the server takes no new turns
 """
@@ -68,6 +69,10 @@ class TurnInProgress(Refusal):
 
 class TurnNotOpen(Refusal):
     """Too late: the turn was ended by somebody else."""
+
+
+class KeyReused(Refusal):
+    """The idempotency key belongs to another request of the same route and session."""
 
 
 class ResponseInProgress(Refusal):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import NamedTuple
 
@@ -21,8 +22,10 @@ from api.models.model import Answer, Model, ModelError, ModelRefused
 from api.turns import decide
 from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE
+from api.turns.eviction import Eviction
+from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
-from api.turns.open_turn import PLAIN, Marks, OpenTurn
+from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
@@ -58,8 +61,10 @@ class Turns:
         *,
         turn_max_s: float,
         lock_wait_s: float = LOCK_WAIT_S,
+        eviction: Eviction | None = None,
     ) -> None:
         self._lineages = lineages
+        self._eviction = eviction or Eviction(lineages)
         self._model = model
         self._rotations = rotations
         self._owner = new_id()
@@ -68,10 +73,29 @@ class Turns:
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
+        self._keys = Keys(lineages, wait_s=lock_wait_s, is_gone=self._is_gone)
+
+    def turn(self, request: TurnRequest) -> AbstractAsyncContextManager[LiveTurn]:
+        """Open a turn for the body, whose input is durable by then; or the one that its idempotency key has made.
+
+        Raises `Refusal`, `ModelError`, `LogError`.
+        """
+        return self._once(request) if request.idempotency_key else self._opened(request)
 
     @contextlib.asynccontextmanager
-    async def turn(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
-        """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
+    async def _once(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
+        with self._at_work():
+            async with self._keys.once(request) as claim:
+                if isinstance(claim, Replayed):
+                    bind_contextvars(session_id=claim.session_id, turn_id=claim.turn.turn_id)
+                    yield claim
+                    return
+                async with self._opened(claim.request) as turn:
+                    claim.opened(turn)
+                    yield turn
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self._at_work():
             session, forked_from = await self._enter(request)
             try:
@@ -87,7 +111,7 @@ class Turns:
                 self._lineages.line.leave(session.stream)
 
     @contextlib.asynccontextmanager
-    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
+    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
         with self._at_work():
             place = await self._lineages.directory.find(request.tenant, request.names)
@@ -95,6 +119,7 @@ class Turns:
             if place:
                 session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
             if place and place.after:
+                await self._eviction.continue_from(session, place.after)
                 session = Session(session.stream, await self._behind(session, place.after))
             command = self._command(session, request, Prepared())
             started = decide.started_by(command, session, decide.session_started(command))
@@ -108,9 +133,11 @@ class Turns:
 
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
-        session, turn = await self._lineages.reader.response(tenant, response_id)
-        await self._lineages.commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
+        session, turn = await self._eviction.read(tenant, response_id)
+        decision = partial(decide.evict, turn_id=turn.turn_id, reason="deleted", earlier=turn)
+        await self._lineages.commit(session, decision)
         self._lineages.directory.forget_response(tenant, turn.turn_id)
+        self._eviction.forget(tenant, turn.turn_id)
 
     async def cancel_left_open(self) -> int:
         """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
@@ -167,6 +194,8 @@ class Turns:
         await self._lineages.line.enter(stream)
         try:
             session = await self._lineages.sessions.get(stream)
+            if after:
+                await self._eviction.continue_from(session, after)
             if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
             fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
@@ -219,6 +248,7 @@ class Turns:
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
             await self._lineages.commit(session, decision)
+            await self._eviction.made(session, turn)
             return turn
 
         return OpenTurn(self._model, session, turn, complete, marks=prepared.marks)
@@ -231,10 +261,15 @@ class Turns:
             owner=self._owner,
             lease_ms=self._lease_ms,
             now_us=time.time_ns() // 1_000,
-            is_gone=lambda turn: turn.owner == self._owner and turn.turn_id not in self._running,
+            is_gone=self._is_gone,
             forked_from=prepared.forked_from,
             uncompressed=prepared.uncompressed,
+            idempotency_scope=request.idempotency_scope,
         )
+
+    def _is_gone(self, turn: Turn) -> bool:
+        """Whether the open turn is this server's, which no longer works on it."""
+        return turn.owner == self._owner and turn.turn_id not in self._running
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
         bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
@@ -242,7 +277,7 @@ class Turns:
         if request.api == "responses":
             self._lineages.directory.learn(session.tenant, "response", turn.turn_id, session.root_id)
 
-    async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
+    async def _close(self, session: Session, turn: LiveTurn, error: BaseException) -> None:
         """Record how a turn ended that did not complete."""
         turn_id, said = turn.turn.turn_id, turn.partial()
         if session.open is None or session.open.turn_id != turn_id:
@@ -255,6 +290,7 @@ class Turns:
             ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
         try:
             await self._lineages.commit(session, ending)
+            await self._eviction.made(session, turn.turn)
         except (LogError, Refusal) as problem:
             # Still open in the log, or ended by somebody else; the next turn of the session sees to it.
             _log.error("the end of a turn was not recorded", turn_id=turn_id, reason=str(problem))

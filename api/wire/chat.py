@@ -7,7 +7,7 @@ import msgspec
 
 from api.models.model import NULL, Chunk
 from api.problem import Problem, error_of
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn
 from api.turns.request import Names, TurnRequest
 from api.wire.checks import (
     Count,
@@ -192,7 +192,7 @@ def usage_of(done: TurnCompleted) -> msgspec.Raw:
 class StreamedCompletion:
     """The chunks that a client is sent for the chunks that a model sends: the same, under this turn's id."""
 
-    def __init__(self, opened: OpenTurn, *, wants_usage: bool) -> None:
+    def __init__(self, opened: LiveTurn, *, wants_usage: bool) -> None:
         turn = opened.turn
         self._session_id = opened.session_id
         self._head: dict[str, Any] = {

@@ -7,7 +7,7 @@ import msgspec
 
 from api.models.model import Chunk
 from api.problem import Problem
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn
 from api.turns.request import Names, TurnRequest
 from api.wire.checks import Part, check_content
 from api.wire.decode import body_of, digest_of, encode
@@ -49,6 +49,7 @@ def turn_request(
     return TurnRequest(
         tenant=tenant,
         api="chat",
+        route="session_chat",
         names=Names(session_id=session_id),
         model=asked.model or "",
         items=(item,),
@@ -125,7 +126,7 @@ def _usage(turn: Turn) -> Usage:
 class SessionStream:
     """Writes the named events of one turn. Each tells its session, its run, its number from 1, and when it was sent."""
 
-    def __init__(self, opened: OpenTurn) -> None:
+    def __init__(self, opened: LiveTurn) -> None:
         self._turn = opened.turn
         self._session_id = opened.session_id
         self._message_id = f"msg_{opened.turn.turn_id}"
