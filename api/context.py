@@ -7,6 +7,7 @@ from api.keys import Keyring
 from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.background import Background
 from api.turns.lineages import Lineages
 from api.turns.service import Turns
 from api.wire.decode import encode
@@ -17,6 +18,7 @@ GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 LINEAGES = web.AppKey("lineages", Lineages)
 TURNS = web.AppKey("turns", Turns)
+RUNS = web.AppKey("runs", Background)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)

@@ -41,6 +41,8 @@ TABLE: dict[type[Exception], Row] = {
     refusals.ResponseInProgress: Row(400, REQUEST, "response_in_progress", "response_id"),
     refusals.ConversationNotFound: Row(404, REQUEST, "conversation_not_found", "conversation"),
     refusals.SessionNotFound: Row(404, REQUEST, "session_not_found", "session_id"),
+    refusals.RunNotFound: Row(404, REQUEST, "run_not_found", "run_id"),
+    refusals.TooManyRuns: Row(429, "rate_limit_error", "rate_limit_exceeded", None, SOON),
     refusals.LineageBusy: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnInProgress: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnNotOpen: Row(409, REQUEST, "turn_ended", None, NEVER),

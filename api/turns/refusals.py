@@ -7,6 +7,8 @@ Refusal
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
 ├── ConversationNotFound  a `conv_…` id that was never made
 ├── SessionNotFound       no such session for this tenant
+├── RunNotFound           no such run for this tenant, or, to stop it, none at work
+├── TooManyRuns           as many runs are at work as may be
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -41,6 +43,14 @@ class ConversationNotFound(Refusal):
 
 class SessionNotFound(Refusal):
     """Never started, or another tenant's."""
+
+
+class RunNotFound(Refusal):
+    """Never started, another tenant's, or of a session that was deleted; to be stopped, also one that has ended."""
+
+
+class TooManyRuns(Refusal):
+    """No more runs at once; those at work make room as they end."""
 
 
 class LineageBusy(Refusal):
