@@ -181,6 +181,15 @@ async def test_events_go_on_behind_every_event_during_and_after_the_run_and_afte
     assert live[5:] == [CLOSED] * 3
 
 
+async def test_the_built_in_models_run_is_told_again_as_it_was(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        run_id = await start_run(server, "hello")
+        live = await frames(server, run_id)
+    async with serving(tmp_path / "data") as server:
+        assert await frames(server, run_id) == live
+    assert parsed(live)[-1].payload["finish_reason"] == "stop"
+
+
 async def test_a_reader_that_does_not_read_holds_nothing_up(server: Server, upstream: Upstream) -> None:
     upstream.script = lambda _: Reply(pieces=[{"content": "x" * 50_000} for _ in range(200)])
     upstream.gate.clear()

@@ -139,7 +139,7 @@ async def test_a_run_that_was_killed_is_cancelled_where_the_server_is_told_so(da
 
 async def test_many_runs_are_started_again_and_other_turns_are_not(data: Path, upstream: Upstream) -> None:
     process = await start(data, upstream)
-    hold(upstream)
+    upstream.gate.clear()
     runs = [await start_run(process.server, f"run {number}", session_id=f"s{number}") for number in range(5)]
     chat = asyncio.create_task(process.server.chat("chat", "other"))
     async with asyncio.timeout(WAIT_S):

@@ -20,7 +20,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     headers = runs.named(headers, asked.session_id, has_keys=not request.app[KEYRING].is_open)
     turn_request = runs.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))
     opened = await request.app[RUNS].start(turn_request)
-    started = runs.RunStarted(RUN + opened.turn.turn_id, "started")
+    started = runs.RunAnswer(RUN + opened.turn.turn_id, "started")
     return answer(started, status=202, headers=headers.echo(opened.session_id, opened.marks))
 
 
@@ -34,7 +34,7 @@ async def stop(request: web.Request) -> web.StreamResponse:
     """Have a run end with what was said so far."""
     found = await _found(request)
     request.app[RUNS].stop(found)
-    stopping = runs.RunStarted(RUN + found.turn.turn_id, "stopping")
+    stopping = runs.RunAnswer(RUN + found.turn.turn_id, "stopping")
     return answer(stopping, headers=continuity_of(request).echo(found.session_id))
 
 

@@ -28,8 +28,8 @@ class RunRequest(ResponsesRequest):
     session_id: str | None = None
 
 
-class RunStarted(msgspec.Struct):
-    """A promise: the run is in the log, and goes on by itself."""
+class RunAnswer(msgspec.Struct):
+    """What has begun: a run, which is in the log by now and goes on by itself, or its end."""
 
     run_id: str
     status: Literal["started", "stopping"]
@@ -48,7 +48,7 @@ class RunEnd(msgspec.Struct, omit_defaults=True):
 
     output: str
     usage: Usage
-    finish_reason: str = "stop"
+    finish_reason: str
     tool_calls: list[FunctionCallItem | CustomToolCallItem] = []
 
 
