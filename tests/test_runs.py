@@ -9,10 +9,18 @@ import pytest
 
 from api import keys
 from api.context import LINEAGES
-from eventstore.events import CompressionRotated, SessionDeleted, lineage_stream
+from eventstore.events import (
+    CompressionRotated,
+    Identity,
+    SessionDeleted,
+    SessionStarted,
+    TurnStarted,
+    lineage_stream,
+)
 from tests.support.runs import CLOSED, events, following, frames, parsed, refused, said, some, start_run
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream, calls, refuses, says
+from tests.test_crash import recorded
 
 USAGE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
 TEXT = "one two three four"
@@ -371,6 +379,18 @@ async def test_a_run_without_a_name_is_a_new_session(server: Server, upstream: U
     sessions = {(await server.get(f"/v1/runs/{run_id}"))["session_id"] for run_id in runs}
     assert len(sessions) == 2
     assert all(len(messages) == 1 for messages in upstream.messages)
+
+
+async def test_who_speaks_and_the_idempotency_key_are_recorded(tmp_path: Path, upstream: Upstream) -> None:
+    headers = {"Idempotency-Key": "k1", "X-Hermes-Session-Key": "scope", "X-Hermes-Chat-Id": "c1"}
+    async with serving(tmp_path / "data", upstream=upstream.url) as server:
+        await events(server, await start_run(server, "hello", headers=headers, user="ada"))
+    facts = [entry.event for entry in await recorded(tmp_path / "data")]
+    began, turn = facts[:2]
+    assert isinstance(began, SessionStarted)
+    assert (began.session_key, began.identity) == ("scope", Identity(chat_id="c1", user_id="ada"))
+    assert isinstance(turn, TurnStarted)
+    assert (turn.api, turn.background, turn.idempotency_key, len(turn.body_digest)) == ("runs", True, "k1", 32)
 
 
 async def test_a_resent_history_is_not_taken_in_twice(server: Server, upstream: Upstream) -> None:
