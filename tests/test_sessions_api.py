@@ -1,8 +1,6 @@
 """/api/sessions over HTTP: made, read, changed, deleted and forked, and what the model is sent meanwhile."""
 
 import asyncio
-import base64
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventstore.events import SessionAnnotated
-from tests.support.api import call, record, rotate
+from tests.support.api import call, create, fork, patch, record, rotate, row
 from tests.support.server import Server, serving
 from tests.support.upstream import Upstream, refuses
 
@@ -20,30 +18,6 @@ ROW_KEYS = [
     *("reasoning_tokens", "estimated_cost_usd", "actual_cost_usd", "api_call_count", "parent_session_id"),
     *("last_active", "preview", "session_key", "metadata", "has_system_prompt", "has_model_config"),
 ]
-
-
-async def create(server: Server, status: int = 201, /, **body: Any) -> dict[str, Any]:
-    """POST /api/sessions."""
-    answer = await call(server, "POST", "/api/sessions", status, json=body)
-    return answer["session"] if status == 201 else answer
-
-
-async def fork(server: Server, source: str, status: int = 201, /, **body: Any) -> dict[str, Any]:
-    """POST /api/sessions/{id}/fork."""
-    answer = await call(server, "POST", f"/api/sessions/{source}/fork", status, json=body)
-    return answer["session"] if status == 201 else answer
-
-
-async def patch(server: Server, session_id: str, status: int = 200, /, **body: Any) -> dict[str, Any]:
-    """PATCH /api/sessions/{id}."""
-    answer = await call(server, "PATCH", f"/api/sessions/{session_id}", status, json=body)
-    return answer["session"] if status == 200 else answer
-
-
-async def row(server: Server, session_id: str) -> dict[str, Any]:
-    """GET /api/sessions/{id}."""
-    session: dict[str, Any] = (await server.get(f"/api/sessions/{session_id}"))["session"]
-    return session
 
 
 async def texts(server: Server, session_id: str) -> list[str]:
@@ -78,6 +52,13 @@ async def test_a_session_is_made_with_all_that_it_was_given(server: Server) -> N
     assert (made["has_system_prompt"], made["message_count"], made["ended_at"]) == (True, 0, None)
     assert await row(server, "s1") == made
     assert await server.messages("s1") == []
+
+
+async def test_what_a_client_says_of_itself_is_echoed(server: Server) -> None:
+    said = {"X-Hermes-Session-Key": "k", "X-Hermes-Chat-Id": "c"}
+    async with server.http.post("/api/sessions", json={"id": "s1"}, headers=said) as answer:
+        told = said | {"X-Hermes-Session-Id": "s1"}
+        assert {name: answer.headers[name] for name in told} == told
 
 
 async def test_a_session_without_anything_gets_an_id(server: Server) -> None:
@@ -522,187 +503,17 @@ async def test_messages_are_paged_completely(server: Server) -> None:
     assert found == whole["data"]
 
 
-# Refused
-
-LONG = "x" * 257
-BAD_IDS = ["a/b", "a\\b", "..", "a..b", "a\nb", "a\x7fb", LONG]
-BAD_TEXTS = ["x" * 257, "a\nb", "a\x00b"]
-
-
-async def nothing_recorded(server: Server) -> None:
-    assert (await server.get("/api/sessions"))["data"] == []
-
-
-@pytest.mark.parametrize("name", ["id", "session_id"])
-@pytest.mark.parametrize("value", BAD_IDS, ids=ascii)
-async def test_an_id_that_could_not_be_a_header_is_400(server: Server, name: str, value: str) -> None:
-    error = await create(server, 400, **{name: value})
-    assert (error["param"], error["code"]) == (name, "invalid_session_id")
-    await nothing_recorded(server)
-    await create(server, id="s1")
-    error = await fork(server, "s1", 400, **{name: value})
-    assert (error["param"], error["code"]) == (name, "invalid_session_id")
-
-
-BAD_FIELDS: list[tuple[str, Any, str]] = [
-    ("id", 1, "invalid_value"),
-    ("session_id", [], "invalid_value"),
-    ("title", 1, "invalid_value"),
-    ("title", "x" * 101, "invalid_title"),
-    ("title", "a\nb", "invalid_title"),
-    ("model", 1, "invalid_value"),
-    ("model", LONG, "invalid_value"),
-    ("system_prompt", 1, "invalid_value"),
-    ("source", ["cli"], "invalid_value"),
-    ("source", "a\nb", "invalid_value"),
-    ("user", 1, "invalid_value"),
-    ("metadata", "x", "invalid_value"),
-    ("metadata", {"a": 1}, "invalid_value"),
-    ("metadata", {"a": "x" * 513}, "invalid_value"),
-    ("metadata", {"x" * 65: ""}, "invalid_value"),
-    ("metadata", {str(n): "" for n in range(17)}, "invalid_value"),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "code"), BAD_FIELDS, ids=lambda value: ascii(value)[:20])
-async def test_a_field_that_is_wrong_is_400_and_makes_nothing(server: Server, name: str, value: Any, code: str) -> None:
-    error = await create(server, 400, **{"id": "s1", name: value})
-    assert error["param"].split(".")[0] == name
-    assert error["code"] == code
-    await nothing_recorded(server)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "code"),
-    [
-        *(field for field in BAD_FIELDS if field[0] in ("title", "metadata")),
-        ("end_reason", 1, "invalid_value"),
-        ("end_reason", LONG, "invalid_value"),
-        ("end_reason", "a\nb", "invalid_value"),
-        ("model", "m", "unsupported_session_field"),
-        ("id", "s2", "unsupported_session_field"),
-    ],
-    ids=lambda value: ascii(value)[:20],
-)
-async def test_a_change_that_is_wrong_is_400_and_changes_nothing(
-    server: Server, name: str, value: Any, code: str
-) -> None:
-    before = await create(server, id="s1", title="T")
-    error = await patch(server, "s1", 400, **{"title": "U", name: value})
-    assert error["param"].split(".")[0] == name
-    assert error["code"] == code
-    assert await row(server, "s1") == before
-
-
-async def test_unsupported_fields_are_all_named(server: Server) -> None:
-    await create(server, id="s1")
-    error = await patch(server, "s1", 400, title="T", source="x", model="m")
-    assert error["message"] == "Unsupported session fields: model, source"
-
-
-@pytest.mark.parametrize(("name", "value"), [("turn_id", 1), ("turn_id", LONG), ("turn_id", "a\nb"), ("title", 1)])
-async def test_a_fork_that_is_wrongly_asked_for_is_400(server: Server, name: str, value: Any) -> None:
-    await create(server, id="s1")
-    error = await fork(server, "s1", 400, id="f1", **{name: value})
-    assert (error["param"], error["code"]) == (name, "invalid_value")
-    await call(server, "GET", "/api/sessions/f1", 404)
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff", b"[" * 5_000])
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", ""), ("PATCH", "/s1"), ("POST", "/s1/fork"), ("POST", "/s1/chat"), ("POST", "/s1/chat/stream")],
-)
-async def test_a_body_that_is_no_object_is_400(server: Server, method: str, path: str, body: bytes) -> None:
-    await create(server, id="s1")
-    if path == "/s1/fork" and not body:
-        return  # a fork needs nothing said
-    error = await call(server, method, f"/api/sessions{path}", 400, data=body)
-    assert error["code"] in ("invalid_json", "invalid_type")
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", ""), ("PATCH", "/s1"), ("POST", "/s1/fork"), ("POST", "/s1/chat"), ("POST", "/s1/chat/stream")],
-)
-async def test_a_body_that_is_too_large_is_413(server: Server, method: str, path: str) -> None:
-    await create(server, id="s1")
-    error = await call(server, method, f"/api/sessions{path}", 413, data=io.BytesIO(b" " * 10_000_001))
-    assert error["code"] == "body_too_large"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("GET", "", None),
-        ("PATCH", "", {"title": "T"}),
-        ("DELETE", "", None),
-        ("GET", "/messages", None),
-        ("GET", "/lineage", None),
-        ("POST", "/fork", {}),
-        ("POST", "/chat", {"message": "x"}),
-        ("POST", "/chat/stream", {"message": "x"}),
-    ],
-)
-async def test_an_unknown_session_is_404_everywhere(server: Server, method: str, path: str, body: Any) -> None:
-    for session_id in ("nope", "%2E%2E%2Fetc", "%ff%00", "x" * 300):
-        error = await call(server, method, f"/api/sessions/{session_id}{path}", 404, json=body)
-        assert (error["param"], error["code"]) == ("session_id", "session_not_found")
-    await nothing_recorded(server)
-
-
-def cursor(text: str) -> str:
-    """A cursor that says something else than ours do."""
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-BAD_QUERIES = [
-    *[("limit", value, "invalid_value") for value in ("x", "-1", "1.5", "")],
-    *[("offset", value, "invalid_value") for value in ("x", "-1", "1.5", "")],
-    *[("include_children", value, "invalid_value") for value in ("2", "maybe", "%ff")],
-    *[(name, value, "invalid_value") for name in ("source", "user", "session_key") for value in (LONG, "%00", "%0a")],
-    *[
-        ("cursor", value, "invalid_cursor")
-        # Not base64; JSON of another shape; numbers that SQLite can not take; text that is no text.
-        for value in (
-            "x",
-            "%00",
-            "é",
-            "AAAA",
-            "W10",
-            "WzEsMiwzXQ",
-            "Wy0xLCJhIiwxXQ",
-            "WzkyMjMzNzIwMzY4NTQ3NzU4MDgsImEiLDFd",
-        )
-    ],
-    ("cursor", "WzEsIlx1ZDgwMCIsMV0", "invalid_cursor"),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "code"), BAD_QUERIES, ids=lambda value: ascii(value)[:20])
-async def test_a_query_that_is_wrong_is_400(server: Server, name: str, value: str, code: str) -> None:
-    error = await call(server, "GET", f"/api/sessions?{name}={value}", 400)
-    assert (error["param"], error["code"]) == (name, code)
-
-
-async def test_a_cursor_and_an_offset_do_not_go_together(server: Server) -> None:
-    error = await call(server, "GET", "/api/sessions?cursor=W10&offset=0", 400)
-    assert (error["param"], error["code"]) == ("cursor", "mutually_exclusive_parameters")
-
-
-async def test_what_is_made_of_a_session_in_the_log_can_not_be_erased_yet(server: Server) -> None:
-    await create(server, id="s1")
-    error = await call(server, "DELETE", "/api/sessions/s1?erase=true", 400)
-    assert (error["param"], error["code"]) == ("erase", "unsupported_parameter")
-    error = await call(server, "DELETE", "/api/sessions/s1?erase=x", 400)
-    assert (error["param"], error["code"]) == ("erase", "invalid_value")
-    await row(server, "s1")
-    await call(server, "DELETE", "/api/sessions/s1?erase=false", 200)
-
-
-async def test_without_keys_a_session_is_made_and_its_headers_are_refused(data: Path) -> None:
-    async with serving(data, api_key="", auth=False) as server:
-        await create(server, id="s1")
-        headers = {"X-Hermes-Session-Key": "k"}
-        error = await call(server, "POST", "/api/sessions", 403, json={}, headers=headers)
-        assert error["code"] == "session_requires_key"
+async def test_the_capabilities_name_what_there_is(server: Server) -> None:
+    capabilities = await server.get("/v1/capabilities")
+    for feature in ("session_resources", "session_fork", "session_chat", "session_chat_streaming"):
+        assert capabilities["features"][feature] is True
+    names = (
+        "session_create",
+        "session_update",
+        "session_delete",
+        "session_fork",
+        "session_chat",
+        "session_chat_stream",
+    )
+    assert {*names, "session_lineage", "session_messages"} <= set(capabilities["endpoints"])
+    assert capabilities["endpoints"]["session_update"] == {"method": "PATCH", "path": "/api/sessions/{session_id}"}

@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given as given_any
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from eventstore.events import (
     CompressionRotated,
@@ -18,10 +21,12 @@ from eventstore.events import (
     SessionRenamed,
     TurnFailed,
     TurnRestarted,
+    TurnStarted,
     lineage_stream,
 )
 from eventstore.log import Recorded
 from projections import sessions
+from projections.session import Session
 from projections.session_list import After, Wanted, query
 from projections.sessions import SessionRow
 from projections.store import ViewStore
@@ -246,3 +251,57 @@ def test_a_turn_finds_its_row_by_the_primary_key(large: View) -> None:
     for sql in (sessions.OPEN, sessions.COMPLETE, sessions.CUT_SHORT, sessions.RENAME, sessions.END):
         plan = [row[3] for row in large.fetch(f"EXPLAIN QUERY PLAN {sql}", [1] * sql.count("?"))]
         assert plan == ["SEARCH sessions USING PRIMARY KEY (tenant=? AND root_id=? AND superseded=?)"]
+
+
+def _facts(word: str, number: int) -> list[Event]:
+    """What a word stands for; `number` tells it from the same word elsewhere."""
+    turn_id = f"t{number}"
+    facts: dict[str, list[Event]] = {
+        "turn": [*turn(turn_id, usage=USAGE)],
+        "failed": [started(turn_id), TurnFailed(turn_id=turn_id, code="x", message="y", status=0)],
+        "open": [started(turn_id)],
+        "rotate": [rotated("?", f"g{number}", title=f"T #{number}")],
+        "rename": [SessionRenamed(title=f"R{number}")],
+        "annotate": [SessionAnnotated(metadata=b'{"n":"%d"}' % number)],
+        "end": [SessionEnded(reason=f"E{number}")],
+        "delete": [SessionDeleted()],
+    }
+    return facts[word]
+
+
+WORDS = ("turn", "failed", "open", "rotate", "rename", "annotate", "end", "delete")
+
+
+def life(words: Sequence[str]) -> list[Event]:
+    """Facts of one lineage that can follow each other: an open turn ends first, a deleted session starts first."""
+    events: list[Event] = [session_started()]
+    for number, word in enumerate(words):
+        newest = events[-1]
+        if isinstance(newest, TurnStarted):
+            events.append(completed(newest.turn_id, usage=USAGE))
+        if isinstance(newest, SessionDeleted):
+            events.append(session_started(title=f"T{number}"))
+        events += _facts(word, number)
+    return events
+
+
+@given_any(st.lists(st.sampled_from(WORDS), max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_the_list_shows_the_lineage_as_its_fold_has_it(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    events = recorded(life(words), STREAM)
+    session = Session.fold(STREAM, events, keeps_past=True)
+    rows = View(tmp_path_factory.mktemp("life") / "views.db", events).listed(has_children=True)
+    if session.started is None:
+        assert rows == []
+        return
+    tip, generations = rows[0], [*session.past, session.current]
+    assert [row.session_id for row in reversed(rows)] == [generation.session_id for generation in generations]
+    assert (tip.title, tip.end_reason, tip.metadata.encode()) == (session.title, session.end_reason, session.metadata)
+    assert tip.open_turn == (session.open.turn_id if session.open else None)
+    for row, generation in zip(reversed(rows), generations, strict=True):
+        done = [turn for turn in generation.turns if turn.status == "completed"]
+        assert (row.turns, row.input_tokens) == (len(done), 10 * len(done))
+        assert row.messages == sum(len(turn.messages) for turn in generation.turns)
+    assert tip.earlier_input + tip.input_tokens == sum(row.input_tokens for row in rows)

@@ -14,7 +14,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     asked = wire.decode_create(await body_of(request))
     headers = continuity_of(request).standing_in(asked.user)
     session_id = await request.app[DESK].create(wire.new_session(asked, request[TENANT], headers))
-    return await one(request, session_id, status=201)
+    return await one(request, session_id, status=201, headers=headers.echo(session_id))
 
 
 async def change(request: web.Request) -> web.StreamResponse:

@@ -25,6 +25,30 @@ async def call(server: Server, method: str, path: str, status: int, **more: Any)
         return error
 
 
+async def create(server: Server, status: int = 201, /, **body: Any) -> dict[str, Any]:
+    """POST /api/sessions."""
+    answer = await call(server, "POST", "/api/sessions", status, json=body)
+    return answer["session"] if status == 201 else answer
+
+
+async def fork(server: Server, source: str, status: int = 201, /, **body: Any) -> dict[str, Any]:
+    """POST /api/sessions/{id}/fork."""
+    answer = await call(server, "POST", f"/api/sessions/{source}/fork", status, json=body)
+    return answer["session"] if status == 201 else answer
+
+
+async def patch(server: Server, session_id: str, status: int = 200, /, **body: Any) -> dict[str, Any]:
+    """PATCH /api/sessions/{id}."""
+    answer = await call(server, "PATCH", f"/api/sessions/{session_id}", status, json=body)
+    return answer["session"] if status == 200 else answer
+
+
+async def row(server: Server, session_id: str) -> dict[str, Any]:
+    """GET /api/sessions/{id}."""
+    session: dict[str, Any] = (await server.get(f"/api/sessions/{session_id}"))["session"]
+    return session
+
+
 class SentEvent(NamedTuple):
     """A server-sent event: its name, and its payload."""
 
