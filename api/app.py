@@ -70,7 +70,12 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         model = app[MODEL] = _model(settings, parts)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
         turns = app[TURNS] = Turns(
-            lineages, model, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+            lineages,
+            model,
+            turn_max_s=settings.timeouts.total_s,
+            lock_wait_s=settings.lock_wait_s,
+            matches_history=settings.match_history,
+            answers_without_history=settings.history_on_failure == "empty",
         )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():

@@ -6,8 +6,9 @@ from typing import Any
 from msgspec import structs
 
 from api.models.model import Answer
-from api.turns import decide
+from api.turns import decide, history
 from api.turns.decide import Begin, Failure, Said
+from api.turns.history import Scope
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import Names, TurnRequest
 from eventstore.events import (
@@ -16,7 +17,6 @@ from eventstore.events import (
     Identity,
     ResponseEvicted,
     TurnCancelled,
-    TurnCompleted,
     TurnFailed,
 )
 from projections.session import Inherited, Turn
@@ -51,6 +51,9 @@ def begin(
         forked_from=fork,
     )
     return partial(decide.begin, command=command)
+
+
+DIGEST = history.extended(history.beginning(Scope()), (user("hello"), assistant("hi")))
 
 
 def complete(turn_id: str, **answer: Any) -> Decision:
@@ -110,16 +113,18 @@ def test_identity_and_session_key_are_recorded_once_and_again_only_where_they_di
 
 
 def test_an_answer_completes_the_turn() -> None:
-    given(SESSION, started("t1")).when(complete("t1")).then(completed("t1"))
+    given(SESSION, started("t1")).when(complete("t1")).then(completed("t1", history_digest=DIGEST))
 
 
 def test_an_answer_moves_the_conversation_that_the_turn_was_asked_by() -> None:
     advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
-    given(SESSION, started("t1", conversation="slug")).when(complete("t1")).then(completed("t1"), advanced)
+    given(SESSION, started("t1", conversation="slug")).when(complete("t1")).then(
+        completed("t1", history_digest=DIGEST), advanced
+    )
 
 
 def test_the_model_that_answered_is_recorded_where_it_is_not_the_one_asked() -> None:
-    dated = TurnCompleted(turn_id="t1", output=(assistant("hi"),), finish_reason="stop", model="m-2026")
+    dated = completed("t1", model="m-2026", history_digest=DIGEST)
     given(SESSION, started("t1")).when(complete("t1", model="m-2026")).then(dated)
 
 

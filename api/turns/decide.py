@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from api.models.model import Answer
+from api.turns.history import Scope, digest_behind, scope_of
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import TurnRequest
 from eventstore.events import (
@@ -114,14 +115,24 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
 def complete(session: Session, turn_id: str, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> list[Event]:
     """The model has answered: the turn joins the transcript, and its conversation moves on."""
     started = _open_turn(session, turn_id).started
-    completed = completed_by(started, answer, delta_lengths)
+    return completion(session, scope_of(session, started), started, answer, delta_lengths)
+
+
+def completion(
+    session: Session, scope: Scope, started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...]
+) -> list[Event]:
+    """The facts that an answer makes of the turn that `started` at the end of the session."""
+    digest = digest_behind(session.newest, scope, started, (answer.message,))
+    completed = completed_by(started, answer, delta_lengths, digest)
     if not started.conversation:
         return [completed]
     name, session_id = started.conversation, session.session_id
-    return [completed, ConversationAdvanced(conversation=name, session_id=session_id, turn_id=turn_id)]
+    return [completed, ConversationAdvanced(conversation=name, session_id=session_id, turn_id=started.turn_id)]
 
 
-def completed_by(started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> TurnCompleted:
+def completed_by(
+    started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...] = (), history_digest: bytes = b""
+) -> TurnCompleted:
     """The fact that an answer makes of an open turn."""
     return TurnCompleted(
         turn_id=started.turn_id,
@@ -132,6 +143,7 @@ def completed_by(started: TurnStarted, answer: Answer, delta_lengths: tuple[int,
         alternatives=answer.alternatives,
         extra=answer.extra,
         delta_lengths=delta_lengths,
+        history_digest=history_digest,
     )
 
 

@@ -10,25 +10,31 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import structlog
+from msgspec import structs
 from structlog.contextvars import bind_contextvars
 
 from api.ids import new_id, new_session_id
 from api.models.model import Answer, Model, ModelError, ModelRefused
-from api.turns import decide
+from api.turns import decide, decide_late
 from api.turns.decide import Begin, Failure
+from api.turns.decide_late import Late
+from api.turns.degraded import Outage
 from api.turns.directory import RESPONSE
+from api.turns.histories import Histories
 from api.turns.lineages import Lineages
 from api.turns.open_turn import OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
-from api.turns.request import TurnRequest
+from api.turns.request import Names, TurnRequest
 from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
 from eventstore.log import LogError
 from projections import sessions as session_list
-from projections.session import Inherited, Session, Turn
+from projections.session import NOTHING, Inherited, Session, Turn
 
+_NAMELESS = Names()
 LOCK_WAIT_S = 60.0
 LEASE_MARGIN_S = 30.0
 POLL_S = 0.05
@@ -41,7 +47,14 @@ class Turns:
     """All turns of all tenants."""
 
     def __init__(
-        self, lineages: Lineages, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
+        self,
+        lineages: Lineages,
+        model: Model,
+        *,
+        turn_max_s: float,
+        lock_wait_s: float = LOCK_WAIT_S,
+        matches_history: bool = True,
+        answers_without_history: bool = False,
     ) -> None:
         self._lineages = lineages
         self._model = model
@@ -51,10 +64,23 @@ class Turns:
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
+        self._histories = Histories(lineages.sessions, lineages.views, matches=matches_history)
+        self._outage: Outage | None = None
+        if answers_without_history:
+            self._outage = Outage(model, self._command, self._record, self._at_work)
+
+    def turn(self, request: TurnRequest) -> AbstractAsyncContextManager[OpenTurn]:
+        """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
+        opened = self._recorded(request)
+        return self._outage.covering(opened, request) if self._outage else opened
+
+    def unrecorded(self, request: TurnRequest) -> AbstractAsyncContextManager[OpenTurn]:
+        """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
+        opened = self._unrecorded(request)
+        return self._outage.covering(opened, request, is_recorded=False) if self._outage else opened
 
     @contextlib.asynccontextmanager
-    async def turn(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
-        """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
+    async def _recorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
         with self._at_work():
             session, forked_from = await self._enter(request)
             try:
@@ -70,8 +96,7 @@ class Turns:
                 self._lineages.line.leave(session.stream)
 
     @contextlib.asynccontextmanager
-    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
-        """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
+    async def _unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
         with self._at_work():
             place = await self._lineages.directory.find(request.tenant, request.names)
             session = Session(lineage_stream(request.tenant, ""))
@@ -108,6 +133,8 @@ class Turns:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new turns, give the running ones `grace_s`, and cancel what is left."""
+        loop = asyncio.get_running_loop()
+        stop_at = loop.time() + grace_s
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
@@ -117,6 +144,8 @@ class Turns:
         if left:
             _log.warning("turns cancelled by shutdown", turns=len(left), grace_s=grace_s)
             await asyncio.wait(left, timeout=CLOSE_S)
+        if self._outage:
+            await self._outage.stop(max(0.0, stop_at - loop.time()))
 
     @property
     def is_draining(self) -> bool:
@@ -145,20 +174,26 @@ class Turns:
         """Wait for the lineage's turn and hold it; one behind a turn that is not the newest gets a fork of its own."""
         if not request.items:
             await self._refuse_nothing_new(request)
-        root_id, after = await self._lineages.directory.place(request.tenant, request.names)
+        matched = await self._histories.find(request)
+        root_id, after = matched or await self._lineages.directory.place(request.tenant, request.names)
         stream = lineage_stream(request.tenant, root_id)
         await self._lineages.line.enter(stream)
         try:
             session = await self._lineages.sessions.get(stream)
             if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
-            fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
+            if matched and not await self._histories.still_there(request, session, after):
+                inherited, forked_from = NOTHING, None  # deleted while this turn waited for it
+            else:
+                inherited = await self._behind(session, after)
+                forked_from = ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
+            fork = Session(lineage_stream(request.tenant, new_session_id()), inherited)
         except BaseException:
             self._lineages.line.leave(stream)
             raise
         self._lineages.line.leave(stream)
         await self._lineages.line.enter(fork.stream)
-        return fork, ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
+        return fork, forked_from
 
     async def _behind(self, session: Session, turn_id: str) -> Inherited:
         """What a fork behind that turn inherits; raises `PreviousNotFound` unless it is part of the transcript."""
@@ -195,9 +230,22 @@ class Turns:
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
             await self._lineages.commit(session, decision)
+            if request.names == _NAMELESS:
+                self._histories.learn(session, turn)
             return turn
 
         return OpenTurn(self._model, session, turn, complete)
+
+    async def _record(self, late: Late) -> None:
+        """Record a turn that was answered while the log was out of reach; raises `Refusal`, `LogError`."""
+        session, forked_from = await self._enter(late.request)
+        try:
+            command = self._command(session, late.request, forked_from)
+            command = structs.replace(command, turn_id=late.turn_id)
+            await self._lineages.commit(session, partial(decide_late.record, command=command, late=late))
+            self._lineages.directory.learn(session.tenant, "session", session.session_id, session.root_id)
+        finally:
+            self._lineages.line.leave(session.stream)
 
     def _command(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Begin:
         return Begin(
