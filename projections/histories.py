@@ -10,19 +10,20 @@ from eventstore.events import TurnCompleted, parse_stream
 from eventstore.log import Recorded
 from projections.view import Statement, View
 
-# In the order in which candidates are asked for: the newest stand last.
+# Digests are as good as random: rows stand in the order in which they come, and only the slim index has to be torn open
+# for each. That is half of what a table in the order of its digests costs.
 SCHEMA = """
 CREATE TABLE histories (
-    tenant   TEXT    NOT NULL,
-    digest   BLOB    NOT NULL,
-    position INTEGER NOT NULL,
-    root_id  TEXT    NOT NULL,
-    turn_id  TEXT    NOT NULL,
-    PRIMARY KEY (tenant, digest, position)
-) STRICT, WITHOUT ROWID
+    position INTEGER PRIMARY KEY,
+    digest   BLOB NOT NULL,
+    tenant   TEXT NOT NULL,
+    root_id  TEXT NOT NULL,
+    turn_id  TEXT NOT NULL
+) STRICT;
+CREATE INDEX histories_by_digest ON histories (digest)
 """
 INSERT = "INSERT INTO histories VALUES (?, ?, ?, ?, ?)"
-CANDIDATES = """SELECT root_id, turn_id FROM histories AS h WHERE tenant = ? AND digest = ?
+CANDIDATES = """SELECT root_id, turn_id FROM histories AS h WHERE digest = ? AND tenant = ?
     AND EXISTS (SELECT 1 FROM tips WHERE tips.tenant = h.tenant AND tips.session_id = h.root_id)
     ORDER BY position DESC LIMIT ?"""
 
@@ -32,7 +33,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
     event = recorded.event
     if isinstance(event, TurnCompleted) and event.history_digest:
         _, tenant, root_id = parse_stream(recorded.stream)
-        yield INSERT, (tenant, event.history_digest, recorded.position, root_id, event.turn_id)
+        yield INSERT, (recorded.position, event.history_digest, tenant, root_id, event.turn_id)
 
 
 VIEW = View("histories", 1, SCHEMA, (TurnCompleted,), apply)

@@ -37,7 +37,7 @@ class Histories:
         known = self._known.get((request.tenant, digest))
         if known and await self._is_newest(request, known):
             return known
-        rows = await self._views.fetch(histories.CANDIDATES, (request.tenant, digest, CANDIDATES_MAX))
+        rows = await self._views.fetch(histories.CANDIDATES, (digest, request.tenant, CANDIDATES_MAX))
         return await self._best(request, [Place(*row) for row in rows])
 
     async def still_there(self, request: TurnRequest, session: Session, turn_id: str) -> bool:
