@@ -13,9 +13,10 @@ can be read there.
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
@@ -75,7 +76,7 @@ class Outage:
         self._waiting_bytes = 0
         self._answering = 0  # turns that will wait once they are answered
         self._answering_bytes = 0
-        self._recording = asyncio.Lock()
+        self._attempt: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -84,7 +85,7 @@ class Outage:
     ) -> AsyncIterator[OpenTurn]:
         """The turn that `opened` is, or one without history where it can not be opened for lack of the log."""
         if self._waiting:
-            await self._catch_up()
+            await self._try(CATCH_UP_S)
         async with contextlib.AsyncExitStack() as stack:
             try:
                 turn = await stack.enter_async_context(opened)
@@ -100,16 +101,16 @@ class Outage:
         if self._task:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if not self._waiting:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await self._record_all()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while self._waiting:
-                    await asyncio.sleep(REST_S)
-                    await self._record_all()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + wait_s
+        if self._waiting:
+            await self._try(max(wait_s, STOP_S))
+        while self._waiting and loop.time() + REST_S < give_up:
+            await asyncio.sleep(REST_S)
+            await self._try(give_up - loop.time())
+        if self._attempt and not self._attempt.done():
+            self._attempt.cancel()
+            await asyncio.wait([self._attempt])
         for late in self._waiting:
             _log.error("a turn that was answered without history is lost", **_whole(late))
         self._waiting.clear()
@@ -160,38 +161,44 @@ class Outage:
         self._waiting.append(late)
         self._waiting_bytes += late.size_bytes
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._keep_trying(), name="turns to be recorded late")
+            self._task = _on_its_own(self._keep_trying())
 
     async def _keep_trying(self) -> None:
         rest_s = REST_S
         while self._waiting:
             await asyncio.sleep(rest_s)
-            await self._record_all()
+            await self._try(None)
             rest_s = min(rest_s * 2, REST_MAX_S)
 
-    async def _catch_up(self) -> None:
-        """A new turn comes behind those that were answered before it, if the log takes them."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CATCH_UP_S):
-                await self._record_all()
+    async def _try(self, wait_s: float | None) -> None:
+        """Wait for an attempt at recording what waits, which goes on however long it takes; there is one at a time."""
+        if self._attempt is None or self._attempt.done():
+            self._attempt = _on_its_own(self._record_all())
+        done, _ = await asyncio.wait([self._attempt], timeout=wait_s)
+        for attempt in done:
+            attempt.result()
 
     async def _record_all(self) -> None:
         """Record what waits, oldest first, as far as that goes now."""
-        async with self._recording:
-            while self._waiting:
-                late = self._waiting[0]
-                try:
-                    await self._record(late)
-                except _NOT_YET as error:
-                    _log.warning("a turn can not be recorded yet", waiting=len(self._waiting), reason=str(error))
-                    return
-                except Refusal as refusal:
-                    whole = _whole(late)
-                    _log.error("a turn that was answered without history was refused", **whole, reason=str(refusal))
-                else:
-                    _log.info("recorded a turn that was answered without history", **_names(late.request, late.turn_id))
-                self._waiting.popleft()
-                self._waiting_bytes -= late.size_bytes
+        while self._waiting:
+            late = self._waiting[0]
+            try:
+                await self._record(late)
+            except _NOT_YET as error:
+                _log.warning("a turn can not be recorded yet", waiting=len(self._waiting), reason=str(error))
+                return
+            except Refusal as refusal:
+                whole = _whole(late)
+                _log.error("a turn that was answered without history was refused", **whole, reason=str(refusal))
+            else:
+                _log.info("recorded a turn that was answered without history", **_names(late.request, late.turn_id))
+            self._waiting.popleft()
+            self._waiting_bytes -= late.size_bytes
+
+
+def _on_its_own(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """A task that is nobody's: what is told in it is not part of the request that it happens to begin in."""
+    return asyncio.create_task(work, context=contextvars.Context())
 
 
 def _names(request: TurnRequest, turn_id: str) -> dict[str, str]:
