@@ -186,6 +186,24 @@ async def test_a_responses_client_that_sends_its_past_as_conversation_history_co
     assert sent(upstream) == [*plain(history), ("user", "two")]
 
 
+async def test_responses_instructions_may_change_and_system_items_of_the_input_are_part_of_it(
+    server: Server, upstream: Upstream
+) -> None:
+    async def ask(instructions: str, *texts: tuple[str, str]) -> str:
+        items = [{"role": role, "content": text} for role, text in texts]
+        body = {"model": "m", "instructions": instructions, "input": items}
+        async with server.http.post("/v1/responses", json=body) as response:
+            assert response.status == 200, await response.text()
+            assert sent(upstream) == [("system", instructions), *texts]
+            return response.headers["X-Hermes-Session-Id"]
+
+    upstream.script = lambda _: says("hi")
+    first = await ask("Monday", ("system", "be brief"), ("user", "one"))
+    again = [("user", "one"), ("assistant", "hi"), ("user", "two")]
+    assert await ask("Tuesday", ("system", "be brief"), *again) == first
+    assert await ask("Tuesday", ("system", "be long"), *again) != first
+
+
 async def test_a_regenerated_answer_is_a_fork_and_both_branches_go_on(server: Server, upstream: Upstream) -> None:
     upstream.script = answering()
     client = Client(server)
@@ -276,6 +294,23 @@ async def test_a_body_that_ends_with_an_answer_is_passed_on_as_it_is(server: Ser
     await client.send()
     assert client.session_id != first
     assert sent(upstream) == plain(client.messages[:-1])
+
+
+async def test_an_input_that_ends_with_an_answer_is_passed_on_as_it_is(server: Server, upstream: Upstream) -> None:
+    first = await server.openai.responses.create(model="m", input="one")
+    items: Any = [said("one"), {"role": "assistant", "content": first.output_text}]
+    await server.openai.responses.create(model="m", input=items)
+    assert sent(upstream) == plain(items)
+    assert len((await server.get("/api/sessions"))["data"]) == 2
+
+
+async def test_it_works_where_no_key_is_asked_for(data: Path, upstream: Upstream) -> None:
+    async with serving(data, upstream=upstream.url, auth=False, api_key="") as server:
+        client = Client(server)
+        await client.say("one")
+        first = client.session_id
+        await client.say("two")
+        assert client.session_id == first
 
 
 async def test_it_can_be_turned_off(data: Path, upstream: Upstream) -> None:

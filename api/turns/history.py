@@ -97,7 +97,9 @@ def _canonical(data: bytes) -> Iterator[bytes]:
     """What a message says: its text, and each tool call by itself, as the Responses API has them."""
     try:
         message = _decode(data)
-        calls = [*_calls(message.tool_calls), *_calls([message.function_call])]
+        calls = _calls(message.tool_calls) if message.tool_calls else []
+        if message.function_call:
+            calls += _calls([message.function_call])
         content = _content(message.content)
         if content is not None or not calls:
             name = message.name or None if message.role in _NAMED else None
