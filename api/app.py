@@ -99,6 +99,8 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             lock_wait_s=settings.lock_wait_s,
             eviction=eviction,
             restarts_runs=settings.runs_after_crash == "restart",
+            matches_history=settings.match_history,
+            answers_without_history=settings.history_on_failure == "empty",
         )
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)

@@ -122,7 +122,7 @@ class Snapshot:
         """Every row of every view in a stable order, with the name of its table, which is the view's."""
         for view in self._views:
             with _usable():
-                # A table without rowids is one b-tree in the order of its primary key.
+                # Without an ORDER BY: a table is one b-tree in the order of its primary key, which no view lacks.
                 for row in self._connection.execute(f"SELECT * FROM {view.name}"):  # noqa: S608 (our own name)
                     yield view.name, row
 

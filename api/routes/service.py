@@ -41,6 +41,7 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "responses_streaming": True,
                 "conversation_slugs": True,
                 "session_resources": True,
+                "history_matching": settings.match_history,
                 "session_continuity_header": SESSION_ID,
                 "session_key_header": SESSION_KEY,
                 "identity_headers": list(IDENTITY),

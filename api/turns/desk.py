@@ -13,6 +13,7 @@ from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.refusals import SessionExists, SessionNotFound, TurnNotFound
 from api.turns.request import Names, TurnRequest
+from api.turns.titles import next_title
 from eventstore.events import ForkPoint, lineage_stream
 from projections.session import Session
 
@@ -57,7 +58,7 @@ class Desk:
         source is only read.
         """
         source = await self._lineages.reader.session(tenant, source_id)
-        began, title = source.started, decide_session.next_title(source.title) if title is None else title
+        began, title = source.started, next_title(source.title) if title is None else title
         if began is None:
             raise session_not_found(source_id)
         point = await self._fork_point(source, turn_id)

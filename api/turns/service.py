@@ -15,25 +15,30 @@ from functools import partial
 from typing import NamedTuple
 
 import structlog
+from msgspec import structs
 from structlog.contextvars import bind_contextvars
 
 from api.ids import new_id, new_session_id
 from api.models.model import Answer, Model, ModelError, ModelRefused
-from api.turns import decide, decide_runs
-from api.turns.decide import Begin, Failure
+from api.turns import decide, decide_late, decide_runs
+from api.turns.decide import Begin, Failure, Fork
+from api.turns.decide_late import Late
+from api.turns.degraded import Outage
 from api.turns.directory import RESPONSE
 from api.turns.eviction import Eviction
+from api.turns.histories import Histories
 from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
 from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
-from api.turns.request import TurnRequest
+from api.turns.request import Names, TurnRequest
 from api.turns.rotation import Rotations
 from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
 from eventstore.log import LogError
 from projections import sessions as session_list
-from projections.session import Inherited, Session, Turn
+from projections.session import NOTHING, Inherited, Session, Turn
 
+_NAMELESS = Names()
 LOCK_WAIT_S = 60.0
 LEASE_MARGIN_S = 30.0
 POLL_S = 0.05
@@ -45,9 +50,12 @@ _log = structlog.get_logger()
 class Prepared(NamedTuple):
     """What was found out before a turn begins."""
 
-    forked_from: ForkPoint | None = None
+    fork: Fork | None = None
     uncompressed: str = ""
     marks: Marks = PLAIN
+
+
+UNPREPARED = Prepared()
 
 
 class Turns:
@@ -63,6 +71,8 @@ class Turns:
         lock_wait_s: float = LOCK_WAIT_S,
         eviction: Eviction | None = None,
         restarts_runs: bool = False,
+        matches_history: bool = True,
+        answers_without_history: bool = False,
     ) -> None:
         self._lineages = lineages
         self._eviction = eviction or Eviction(lineages)
@@ -76,13 +86,23 @@ class Turns:
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
         self._keys = Keys(lineages, wait_s=lock_wait_s, is_gone=self._is_gone)
+        self._histories = Histories(lineages.sessions, lineages.views, matches=matches_history)
+        self._outage: Outage | None = None
+        if answers_without_history:
+            self._outage = Outage(model, self._command, self._record, self._at_work)
 
     def turn(self, request: TurnRequest) -> AbstractAsyncContextManager[LiveTurn]:
         """Open a turn for the body, whose input is durable by then; or the one that its idempotency key has made.
 
         Raises `Refusal`, `ModelError`, `LogError`.
         """
-        return self._once(request) if request.idempotency_key else self._opened(request)
+        opened = self._once(request) if request.idempotency_key else self._recorded(request)
+        return self._outage.covering(opened, request) if self._outage else opened
+
+    def unrecorded(self, request: TurnRequest) -> AbstractAsyncContextManager[LiveTurn]:
+        """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
+        opened = self._unrecorded(request)
+        return self._outage.covering(opened, request, is_recorded=False) if self._outage else opened
 
     @contextlib.asynccontextmanager
     async def _once(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
@@ -92,16 +112,16 @@ class Turns:
                     bind_contextvars(session_id=claim.session_id, turn_id=claim.turn.turn_id)
                     yield claim
                     return
-                async with self._opened(claim.request) as turn:
+                async with self._recorded(claim.request) as turn:
                     claim.opened(turn)
                     yield turn
 
     @contextlib.asynccontextmanager
-    async def _opened(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
+    async def _recorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self._at_work():
-            session, forked_from = await self._enter(request)
+            session, fork = await self._enter(request)
             try:
-                turn = await self._begin(session, request, await self._prepare(session, request, forked_from))
+                turn = await self._begin(session, request, await self._prepare(session, request, fork))
                 async with self._until_closed(session, turn):
                     yield turn
             finally:
@@ -122,25 +142,27 @@ class Turns:
                     yield turn
 
     @contextlib.asynccontextmanager
-    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
-        """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
+    async def _unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self._at_work():
             place = await self._lineages.directory.find(request.tenant, request.names)
             session = Session(lineage_stream(request.tenant, ""))
             if place:
                 session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
+            fork: Fork | None = None
             if place and place.after:
                 await self._eviction.continue_from(session, place.after)
+                fork = _fork_of(session, place.after)
                 session = Session(session.stream, await self._behind(session, place.after))
-            command = self._command(session, request, Prepared())
-            started = decide.started_by(command, session, decide.session_started(command))
+            command = self._command(session, request, Prepared(fork))
+            began = session.started or decide.session_started(command)
+            started = decide.started_by(command, session, began)
             turn = Turn(started, command.now_us)
 
             async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
                 ended = decide.completed_by(started, answer, delta_lengths)
                 return Turn(started, turn.started_us, ended, time.time_ns() // 1_000)
 
-            yield OpenTurn(self._model, session, turn, complete, is_recorded=False)
+            yield OpenTurn(self._model, session, turn, complete, began=began, is_recorded=False)
 
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
@@ -166,6 +188,8 @@ class Turns:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new turns, give the running ones `grace_s`, and cancel what is left."""
+        loop = asyncio.get_running_loop()
+        stop_at = loop.time() + grace_s
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
@@ -175,6 +199,8 @@ class Turns:
         if left:
             _log.warning("turns cancelled by shutdown", turns=len(left), grace_s=grace_s)
             await asyncio.wait(left, timeout=CLOSE_S)
+        if self._outage:
+            await self._outage.stop(max(0.0, stop_at - loop.time()))
 
     @property
     def is_draining(self) -> bool:
@@ -199,26 +225,31 @@ class Turns:
         finally:
             self._tasks.discard(task)
 
-    async def _enter(self, request: TurnRequest) -> tuple[Session, ForkPoint | None]:
+    async def _enter(self, request: TurnRequest) -> tuple[Session, Fork | None]:
         """Wait for the lineage's turn and hold it; one behind a turn that is not the newest gets a fork of its own."""
         if not request.items:
             await self._refuse_nothing_new(request)
-        root_id, after = await self._lineages.directory.place(request.tenant, request.names)
+        matched = await self._histories.find(request)
+        root_id, after = matched or await self._lineages.directory.place(request.tenant, request.names)
         stream = lineage_stream(request.tenant, root_id)
         await self._lineages.line.enter(stream)
         try:
             session = await self._lineages.sessions.get(stream)
-            if after:
+            if after and not matched:
                 await self._eviction.continue_from(session, after)
             if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
-            fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
+            if matched and not await self._histories.still_there(request, session, after):
+                inherited, fork = NOTHING, None  # deleted while this turn waited for it
+            else:
+                inherited, fork = await self._behind(session, after), _fork_of(session, after)
         except BaseException:
             self._lineages.line.leave(stream)
             raise
         self._lineages.line.leave(stream)
-        await self._lineages.line.enter(fork.stream)
-        return fork, ForkPoint(session_id=session.session_id, root_id=root_id, turn_id=after)
+        forked = Session(lineage_stream(request.tenant, new_session_id()), inherited)
+        await self._lineages.line.enter(forked.stream)
+        return forked, fork
 
     async def _behind(self, session: Session, turn_id: str) -> Inherited:
         """What a fork behind that turn inherits; raises `PreviousNotFound` unless it is part of the transcript."""
@@ -233,12 +264,12 @@ class Turns:
         if place and (await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))).newest:
             raise NothingNew(decide.NOTHING_NEW)
 
-    async def _prepare(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Prepared:
+    async def _prepare(self, session: Session, request: TurnRequest, fork: Fork | None) -> Prepared:
         """All that comes before a turn that is held its place: its session is compressed where it must be."""
-        begin = partial(self._command, session, request, Prepared(forked_from=forked_from))
+        begin = partial(self._command, session, request, Prepared(fork))
         outcome = await self._rotations.before_turn(session, request, lambda: decide.session_started(begin()))
         marks = Marks(compression=outcome.mark) if outcome.mark else PLAIN
-        return Prepared(forked_from=forked_from, uncompressed=outcome.uncompressed, marks=marks)
+        return Prepared(fork, uncompressed=outcome.uncompressed, marks=marks)
 
     async def _begin(self, session: Session, request: TurnRequest, prepared: Prepared) -> OpenTurn:
         loop = asyncio.get_running_loop()
@@ -254,11 +285,11 @@ class Turns:
                     raise LineageBusy(f"another turn of this session has run for {self._lock_wait_s:g} s") from None
                 await asyncio.sleep(POLL_S)
                 await self._lineages.sessions.catch_up(session)
-        opened = self._work_on(session, prepared.marks)
+        opened = self._work_on(session, prepared.marks, is_nameless=request.names == _NAMELESS)
         self._learn(session, request, opened.turn)
         return opened
 
-    def _work_on(self, session: Session, marks: Marks = PLAIN) -> OpenTurn:
+    def _work_on(self, session: Session, marks: Marks = PLAIN, *, is_nameless: bool = False) -> OpenTurn:
         """The session's open turn, as it was just opened here."""
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
@@ -267,6 +298,8 @@ class Turns:
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
             await self._lineages.commit(session, decision)
+            if is_nameless:
+                self._histories.learn(session, turn)
             await self._eviction.made(session, turn)
             return turn
 
@@ -286,7 +319,18 @@ class Turns:
     def _can_restart(self, turn: Turn) -> bool:
         return self._restarts_runs and decide_runs.can_restart(turn)
 
-    def _command(self, session: Session, request: TurnRequest, prepared: Prepared) -> Begin:
+    async def _record(self, late: Late) -> None:
+        """Record a turn that was answered while the log was out of reach; raises `Refusal`, `LogError`."""
+        session, fork = await self._enter(late.request)
+        try:
+            command = self._command(session, late.request, Prepared(fork))
+            command = structs.replace(command, turn_id=late.turn_id)
+            await self._lineages.commit(session, partial(decide_late.record, command=command, late=late))
+            self._lineages.directory.learn(session.tenant, "session", session.session_id, session.root_id)
+        finally:
+            self._lineages.line.leave(session.stream)
+
+    def _command(self, session: Session, request: TurnRequest, prepared: Prepared = UNPREPARED) -> Begin:
         return Begin(
             request=request,
             turn_id=new_id(),
@@ -295,7 +339,7 @@ class Turns:
             lease_ms=self._lease_ms,
             now_us=time.time_ns() // 1_000,
             is_gone=self._is_gone,
-            forked_from=prepared.forked_from,
+            fork=prepared.fork,
             uncompressed=prepared.uncompressed,
             idempotency_scope=request.idempotency_scope,
         )
@@ -330,6 +374,12 @@ class Turns:
         except (LogError, Refusal) as problem:
             # Still open in the log, or ended by somebody else; the next turn of the session sees to it.
             _log.error("the end of a turn was not recorded", turn_id=turn_id, reason=str(problem))
+
+
+def _fork_of(session: Session, turn_id: str) -> Fork:
+    """A fork of the session behind one of its turns."""
+    point = ForkPoint(session_id=session.session_id, root_id=session.root_id, turn_id=turn_id)
+    return Fork(point, session.started, session.title)
 
 
 def _failure(error: BaseException) -> Failure:
