@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -31,7 +30,7 @@ from api.turns.decide_late import Late
 from api.turns.open_turn import Marks, OpenTurn
 from api.turns.refusals import LineageBusy, Refusal, TurnInProgress
 from api.turns.request import Names, TurnRequest
-from eventstore.events import ForkPoint, lineage_stream
+from eventstore.events import lineage_stream
 from eventstore.log import LogError, LogUnavailable
 from projections.runner import ViewsUnavailable
 from projections.session import Session, Turn
@@ -52,19 +51,16 @@ _NO_HISTORY = Marks(has_history=False)
 _log = structlog.get_logger()
 
 
-class Commands(Protocol):
-    """Makes the command that opens a turn of a session."""
-
-    def __call__(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Begin: ...
-
-
 class Outage:
-    """The turns that are answered without history. `record` records one in its session."""
+    """The turns that are answered without history.
+
+    `command` makes the command that would open a turn of a session, `record` records a finished one in its session.
+    """
 
     def __init__(
         self,
         model: Model,
-        command: Commands,
+        command: Callable[[Session, TurnRequest], Begin],
         record: Callable[[Late], Awaitable[None]],
         at_work: Callable[[], AbstractContextManager[None]],
     ) -> None:
@@ -125,7 +121,7 @@ class Outage:
         if not shown.opening:
             raise reason  # nothing new, unless the session has no transcript: only the log knows
         session = Session(lineage_stream(request.tenant, request.names.session_id))
-        command = self._command(session, shown, None)
+        command = self._command(session, shown)
         turn = Turn(decide.started_by(command, session, decide.session_started(command)), command.now_us)
         told = _names(request, turn.turn_id)
         _log.warning("answering a turn without history", **told, will_be_recorded=is_recorded, reason=str(reason))

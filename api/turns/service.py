@@ -67,7 +67,8 @@ class Turns:
         self._histories = Histories(lineages.sessions, lineages.views, matches=matches_history)
         self._outage: Outage | None = None
         if answers_without_history:
-            self._outage = Outage(model, self._command, self._record, self._at_work)
+            opening = partial(self._command, forked_from=None)
+            self._outage = Outage(model, opening, self._record, self._at_work)
 
     def turn(self, request: TurnRequest) -> AbstractAsyncContextManager[OpenTurn]:
         """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
