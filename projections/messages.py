@@ -35,12 +35,14 @@ def text_of(content: Any) -> str:
 
 def input_messages(started: TurnStarted) -> tuple[bytes, ...]:
     """The turn's new input as chat messages, each the bytes of one JSON object."""
-    return chat_messages(started.api, started.items)
+    return messages_of(started.api, started.items)
 
 
-def chat_messages(api: Api, items: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Items in the dialect of `api` as chat messages."""
-    return items if api == "chat" else tuple(_encode(message) for message in _from_items(items))
+def messages_of(api: Api, items: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Items in the dialect of `api` as chat messages, each the bytes of one JSON object."""
+    if api == "chat":
+        return items
+    return tuple(_encode(message) for message in _from_items(items))
 
 
 def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -52,19 +51,16 @@ _NO_HISTORY = Marks(has_history=False)
 _log = structlog.get_logger()
 
 
-class Commands(Protocol):
-    """Makes the command that opens a turn of a session."""
-
-    def __call__(self, session: Session, request: TurnRequest) -> Begin: ...
-
-
 class Outage:
-    """The turns that are answered without history. `record` records one in its session."""
+    """The turns that are answered without history.
+
+    `command` makes the command that would open a turn of a session, `record` records a finished one in its session.
+    """
 
     def __init__(
         self,
         model: Model,
-        command: Commands,
+        command: Callable[[Session, TurnRequest], Begin],
         record: Callable[[Late], Awaitable[None]],
         at_work: Callable[[], AbstractContextManager[None]],
     ) -> None:

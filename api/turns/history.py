@@ -17,7 +17,7 @@ import msgspec
 
 from api.turns.request import TurnRequest
 from eventstore.events import SessionStarted, TurnCompleted, TurnStarted
-from projections.messages import chat_messages, input_messages
+from projections.messages import input_messages, messages_of
 from projections.session import Session, Turn
 
 DIGEST_BYTES = 16
@@ -80,7 +80,7 @@ def extended(digest: bytes, messages: Iterable[bytes]) -> bytes:
 
 def digest_asked(request: TurnRequest) -> bytes:
     """The digest of the history that a request resends."""
-    resent = chat_messages(request.api, request.opening[: request.history])
+    resent = messages_of(request.api, request.opening[: request.history])
     return extended(beginning(asked_scope(request)), resent)
 
 

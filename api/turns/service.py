@@ -327,6 +327,8 @@ class Turns:
             command = structs.replace(command, turn_id=late.turn_id)
             await self._lineages.commit(session, partial(decide_late.record, command=command, late=late))
             self._lineages.directory.learn(session.tenant, "session", session.session_id, session.root_id)
+            if turn := session.find(late.turn_id):
+                await self._eviction.made(session, turn)
         finally:
             self._lineages.line.leave(session.stream)
 
