@@ -8,6 +8,7 @@ from api.keys import Keyring
 from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.background import Background
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
@@ -25,6 +26,7 @@ EVICTION = web.AppKey("eviction", Eviction)
 ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
+RUNS = web.AppKey("runs", Background)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)

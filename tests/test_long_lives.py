@@ -1,8 +1,7 @@
-"""Any sequence of turns, rotations, forks, evictions, deletions and restarts: one tip a lineage, nothing lost or doubled."""
+"""Any life of turns, rotations, forks, evictions, deletions, restarts: one tip a lineage, nothing lost or doubled."""
 
 import asyncio
 import contextlib
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -218,7 +217,7 @@ def test_any_life_keeps_one_tip_a_lineage_and_loses_and_doubles_nothing(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
     async def run() -> None:
-        data: Path = tmp_path_factory.mktemp("lives")
+        data = tmp_path_factory.mktemp("lives")
         async with running(data, summarises=False) as service:
             world = World(service)
             for index, (kind, one, other) in enumerate(steps):

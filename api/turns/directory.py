@@ -11,16 +11,18 @@ from api.turns.refusals import (
     ConversationNotFound,
     PreviousNotFound,
     ResponseNotFound,
+    RunNotFound,
     SessionMismatch,
     SessionNotFound,
 )
 from api.turns.request import Names
 from eventstore.events import ConversationCreated, conversation_stream
 from eventstore.log import EventLog, VersionConflict
-from projections import conversations, responses, tips
+from projections import conversations, responses, runs, tips
 
 SERVER_MADE = "conv_"  # ids of conversations that only the server makes
 RESPONSE = "resp_"
+RUN = "run_"
 KNOWN_MAX = 20_000
 SAID_BACK_CHARACTERS = 256
 
@@ -28,6 +30,7 @@ _QUERIES = {
     "session": tips.ROOT_OF,
     "conversation": conversations.ROOT_OF,
     "response": responses.ROOT_OF,
+    "run": runs.ROOT_OF,
 }
 
 
@@ -94,6 +97,14 @@ class Directory:
             raise ResponseNotFound(f"Response not found: {_short(response_id)}")
         return root_id
 
+    async def run(self, tenant: str, run_id: str) -> str:
+        """The root of the run's lineage; raises `RunNotFound`."""
+        turn_id = run_id.removeprefix(RUN)
+        root_id = await self._lookup(tenant, "run", turn_id) if turn_id != run_id else None
+        if root_id is None:
+            raise run_not_found(run_id)
+        return root_id
+
     def learn(self, tenant: str, kind: str, name: str, root_id: str) -> None:
         """Remember a name that was just recorded. A name leads to one lineage for good: known is never wrong."""
         if (tenant, kind, name) in self._known:
@@ -157,6 +168,11 @@ class Directory:
 def session_not_found(session_id: str) -> SessionNotFound:
     """The refusal, in the words of the older system."""
     return SessionNotFound(f"Session not found: {_short(session_id)}")
+
+
+def run_not_found(run_id: str) -> RunNotFound:
+    """There is no such run for whoever asks."""
+    return RunNotFound(f"Run not found: {_short(run_id)}")
 
 
 def _short(name: str) -> str:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from api.turns.cache import Sessions
-from api.turns.directory import RESPONSE, Directory, Views, session_not_found
+from api.turns.directory import RESPONSE, RUN, Directory, Views, run_not_found, session_not_found
 from api.turns.refusals import ResponseNotFound
 from eventstore.events import lineage_stream
 from projections import session_list, sessions
@@ -33,12 +33,23 @@ class Reader:
     async def response(self, tenant: str, response_id: str) -> tuple[Session, Turn]:
         """The turn behind a response's id, and its session; raises `ResponseNotFound`."""
         root_id = await self._directory.response(tenant, response_id)
-        session = await self._sessions.get(lineage_stream(tenant, root_id))
-        turn_id = response_id.removeprefix(RESPONSE)
-        turn = session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
+        session, turn = await self._turn(tenant, root_id, response_id.removeprefix(RESPONSE))
         if turn is None:
             raise ResponseNotFound(f"Response not found: {response_id}")  # of a session that was deleted
         return session, turn
+
+    async def run(self, tenant: str, run_id: str) -> tuple[Session, Turn]:
+        """The turn behind a run's id, and its session; raises `RunNotFound`."""
+        root_id = await self._directory.run(tenant, run_id)
+        session, turn = await self._turn(tenant, root_id, run_id.removeprefix(RUN))
+        if turn is None:
+            raise run_not_found(run_id)  # of a session that was deleted
+        return session, turn
+
+    async def _turn(self, tenant: str, root_id: str, turn_id: str) -> tuple[Session, Turn | None]:
+        """A turn of the lineage, however old."""
+        session = await self._sessions.get(lineage_stream(tenant, root_id))
+        return session, session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
 
     async def whole_session(self, tenant: str, session_id: str) -> Session:
         """The same, with everything that was said before its last rotation; raises `SessionNotFound`."""

@@ -10,6 +10,8 @@ Refusal
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
 ├── TurnNotFound          the turn to fork behind is no part of the session's transcript
+├── RunNotFound           no such run for this tenant, or, to stop it, none at work
+├── TooManyRuns           as many runs are at work as may be
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -57,6 +59,14 @@ class SessionExists(Refusal):
 
 class TurnNotFound(Refusal):
     """Never taken in this session, or not completed."""
+
+
+class RunNotFound(Refusal):
+    """Never started, another tenant's, or of a session that was deleted; to be stopped, also one that has ended."""
+
+
+class TooManyRuns(Refusal):
+    """No more runs at once; those at work make room as they end."""
 
 
 class LineageBusy(Refusal):

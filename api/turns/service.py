@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from api.ids import new_id, new_session_id
 from api.models.model import Answer, Model, ModelError, ModelRefused
-from api.turns import decide
+from api.turns import decide, decide_runs
 from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE
 from api.turns.eviction import Eviction
@@ -62,6 +62,7 @@ class Turns:
         turn_max_s: float,
         lock_wait_s: float = LOCK_WAIT_S,
         eviction: Eviction | None = None,
+        restarts_runs: bool = False,
     ) -> None:
         self._lineages = lineages
         self._eviction = eviction or Eviction(lineages)
@@ -70,6 +71,7 @@ class Turns:
         self._owner = new_id()
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
         self._lock_wait_s = lock_wait_s
+        self._restarts_runs = restarts_runs
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
@@ -100,15 +102,24 @@ class Turns:
             session, forked_from = await self._enter(request)
             try:
                 turn = await self._begin(session, request, await self._prepare(session, request, forked_from))
-                try:
+                async with self._until_closed(session, turn):
                     yield turn
-                except BaseException as error:
-                    await self._close(session, turn, error)
-                    raise
-                finally:
-                    self._running.discard(turn.turn.turn_id)
             finally:
                 self._lineages.line.leave(session.stream)
+
+    @contextlib.asynccontextmanager
+    async def again(self, tenant: str, root_id: str, turn_id: str) -> AsyncIterator[OpenTurn]:
+        """Take over a turn in the background that a process which is gone left open, and begin it anew.
+
+        Raises `TurnNotOpen` where it can not be, `LogError`.
+        """
+        with self._at_work():
+            async with self._lineages.held(lineage_stream(tenant, root_id)) as session:
+                restart = partial(decide_runs.restart, turn_id=turn_id, owner=self._owner, lease_ms=self._lease_ms)
+                await self._lineages.commit(session, restart)
+                turn = self._work_on(session)
+                async with self._until_closed(session, turn):
+                    yield turn
 
     @contextlib.asynccontextmanager
     async def unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
@@ -142,13 +153,16 @@ class Turns:
     async def cancel_left_open(self) -> int:
         """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
 
-        Returns how many there were.
+        Those that can be started `again` are left to that, where the server is told to. Returns how many there were.
         """
-        rows = await self._lineages.views.fetch(session_list.OPEN_TURNS, ())
-        for tenant, root_id, turn_id in rows:
+        cancelled = 0
+        for tenant, root_id, turn_id in await self._lineages.views.fetch(session_list.OPEN_TURNS, ()):
             session = await self._lineages.sessions.get(lineage_stream(tenant, root_id))
+            if session.open and self._can_restart(session.open):
+                continue
             await self._lineages.commit(session, partial(decide.cancel, turn_id=turn_id, reason="crash"))
-        return len(rows)
+            cancelled += 1
+        return cancelled
 
     async def stop(self, grace_s: float) -> None:
         """Take no new turns, give the running ones `grace_s`, and cancel what is left."""
@@ -240,10 +254,15 @@ class Turns:
                     raise LineageBusy(f"another turn of this session has run for {self._lock_wait_s:g} s") from None
                 await asyncio.sleep(POLL_S)
                 await self._lineages.sessions.catch_up(session)
+        opened = self._work_on(session, prepared.marks)
+        self._learn(session, request, opened.turn)
+        return opened
+
+    def _work_on(self, session: Session, marks: Marks = PLAIN) -> OpenTurn:
+        """The session's open turn, as it was just opened here."""
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
         self._running.add(turn.turn_id)
-        self._learn(session, request, turn)
 
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
@@ -251,7 +270,21 @@ class Turns:
             await self._eviction.made(session, turn)
             return turn
 
-        return OpenTurn(self._model, session, turn, complete, marks=prepared.marks)
+        return OpenTurn(self._model, session, turn, complete, marks=marks)
+
+    @contextlib.asynccontextmanager
+    async def _until_closed(self, session: Session, turn: OpenTurn) -> AsyncIterator[None]:
+        """Inside, the turn is at work; however the body ends, it is closed in the log."""
+        try:
+            yield
+        except BaseException as error:
+            await self._close(session, turn, error)
+            raise
+        finally:
+            self._running.discard(turn.turn.turn_id)
+
+    def _can_restart(self, turn: Turn) -> bool:
+        return self._restarts_runs and decide_runs.can_restart(turn)
 
     def _command(self, session: Session, request: TurnRequest, prepared: Prepared) -> Begin:
         return Begin(
@@ -284,7 +317,10 @@ class Turns:
             return  # it had ended before: only the way to the client was cut
         ending: Callable[[Session], Sequence[Event]]
         if isinstance(error, asyncio.CancelledError | ConnectionError):
-            reason: CancelReason = "shutdown" if self._draining else turn.cancel_reason
+            is_cut = self._draining and turn.cancel_reason != "client"
+            if is_cut and self._can_restart(turn.turn):
+                return  # stays open in the log: the next start goes on with it, as after a crash
+            reason: CancelReason = "shutdown" if is_cut else turn.cancel_reason
             ending = partial(decide.cancel, turn_id=turn_id, reason=reason, said=said)
         else:
             ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
