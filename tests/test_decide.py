@@ -190,3 +190,24 @@ def test_a_rotation_never_comes_between_a_turn_and_its_end() -> None:
 def test_a_fork_can_begin_compressed() -> None:
     command = Rotate(version=0, rotated=ROTATED, started=SESSION)
     given().when(partial(decide.rotate, command=command)).then(SESSION, ROTATED)
+
+
+def test_of_several_responses_those_that_have_ended_are_evicted_once() -> None:
+    def turn(turn_id: str, **state: Any) -> Turn:
+        return Turn(started(turn_id), T0_US, **state)
+
+    behind_a_rotation = turn("t0", ended=completed("t0"))
+    evict = partial(decide.evict_ended, turns=[behind_a_rotation, turn("t1"), turn("t2"), turn("t3")], reason="lru")
+    gone = ResponseEvicted(turn_id="t1", reason="deleted")
+    events = (started("t1"), completed("t1"), gone, started("t2"), completed("t2"), started("t3"))
+    evicted = (ResponseEvicted(turn_id="t0", reason="lru"), ResponseEvicted(turn_id="t2", reason="lru"))
+    given(SESSION, *events).when(evict).then(*evicted)
+
+
+def test_a_response_behind_a_rotation_can_be_evicted_unless_it_was() -> None:
+    for earlier, events in (
+        (Turn(started("t0"), T0_US, ended=completed("t0")), (ResponseEvicted(turn_id="t0", reason="deleted"),)),
+        (Turn(started("t0"), T0_US, ended=completed("t0"), evicted="lru"), None),
+    ):
+        case = given(SESSION).when(partial(decide.evict, turn_id="t0", reason="deleted", earlier=earlier))
+        case.then(*events) if events else case.then_refused(ResponseNotFound)
