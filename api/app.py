@@ -8,15 +8,17 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import GUARD, KEYRING, LINEAGES, MODEL, SETTINGS, TURNS
+from api.context import GUARD, KEYRING, LINEAGES, MODEL, SEARCH, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, responses, service, sessions
+from api.routes import chat, responses, search, service, sessions
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.lineages import Lineages
+from api.turns.said_before import SaidBefore
+from api.turns.search import Search
 from api.turns.service import Turns
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -35,6 +37,7 @@ ROUTES = (
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
     (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
+    (hdrs.METH_GET, "/api/sessions/search", search.search, "session_search"),
     (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
     (hdrs.METH_GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
 )
@@ -69,8 +72,16 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.push_async_callback(views.stop)
         model = app[MODEL] = _model(settings, parts)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
+        search_ = app[SEARCH] = Search(log, views, lineages.directory)
+        parts.callback(search_.close)
+        memory = SaidBefore(log, views)
+        parts.callback(memory.close)
         turns = app[TURNS] = Turns(
-            lineages, model, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+            lineages,
+            model,
+            turn_max_s=settings.timeouts.total_s,
+            lock_wait_s=settings.lock_wait_s,
+            memory=memory if settings.memory else None,
         )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():

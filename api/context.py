@@ -8,6 +8,7 @@ from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.lineages import Lineages
+from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire.decode import encode
 from api.wire.headers import Continuity, continuity
@@ -17,6 +18,7 @@ GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 LINEAGES = web.AppKey("lineages", Lineages)
 TURNS = web.AppKey("turns", Turns)
+SEARCH = web.AppKey("search", Search)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)

@@ -34,8 +34,8 @@ _BESIDE_NEIGHBOUR = """
 SELECT e.position, e.stream, e.version, e.type, e.recorded_us, e.data, e.hash, p.hash
 FROM events e LEFT JOIN events p ON p.position = e.position - 1
 """
-READ_STREAM = _BESIDE_NEIGHBOUR + "WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
-READ_AT = _BESIDE_NEIGHBOUR + "WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"
+READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
+READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"
 
 
 def insert(rows: int) -> str:

@@ -70,15 +70,15 @@ CREATE VIRTUAL TABLE passages_fts USING fts5(said, content='', columnsize=0, det
 
 _OF_LINEAGE = "FROM passage_lineages WHERE tenant = ? AND root_id = ?"
 START = "INSERT OR REPLACE INTO passage_lineages VALUES (?, ?, ?, ?, ?, '', ?, ?, ?)"
-OPEN = f"INSERT INTO passages_open SELECT tenant, root_id, ?, NULL, id, ? || coalesce(?, scope) || ? {_OF_LINEAGE}"  # noqa: S608
+OPEN = f"INSERT INTO passages_open SELECT tenant, root_id, ?, NULL, id, ? || coalesce(?, scope) || ? {_OF_LINEAGE}"
 COMPLETE = """UPDATE passages_open SET completed = ?, said = said || ?
     WHERE tenant = ? AND root_id = ? AND completed IS NULL"""
 DROP_OPEN = "DELETE FROM passages_open WHERE tenant = ? AND root_id = ? AND completed IS NULL"
 ROTATE = "UPDATE passage_lineages SET tip_id = ? WHERE tenant = ? AND root_id = ?"
 UNTITLE = f"""INSERT INTO passages_fts (passages_fts, rowid, said)
-    SELECT 'delete', -id, ? || title {_OF_LINEAGE} AND title <> ''"""  # noqa: S608
+    SELECT 'delete', -id, ? || title {_OF_LINEAGE} AND title <> ''"""
 RENAME = "UPDATE passage_lineages SET title = ? WHERE tenant = ? AND root_id = ?"
-TITLE = f"INSERT INTO passages_fts (rowid, said) SELECT -id, ? || title {_OF_LINEAGE} AND title <> ''"  # noqa: S608
+TITLE = f"INSERT INTO passages_fts (rowid, said) SELECT -id, ? || title {_OF_LINEAGE} AND title <> ''"
 
 _ID = f"lineage = (SELECT id {_OF_LINEAGE})"
 DELETE = (
@@ -112,9 +112,9 @@ SELECT -rowid FROM passages_fts WHERE passages_fts MATCH ? AND rowid < 0 ORDER B
 FIND_WORD = "SELECT * FROM (SELECT ?, rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid DESC LIMIT ?)"
 LINEAGES = """
 SELECT id, root_id, tip_id, parent_id, title, source, started_us
-FROM passage_lineages WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))
+FROM passage_lineages WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY id DESC
 """
-LINEAGE = f"SELECT id {_OF_LINEAGE}"  # noqa: S608
+LINEAGE = f"SELECT id {_OF_LINEAGE}"
 STARTS = """
 SELECT p.position, p.started FROM passages p JOIN passage_lineages l ON l.id = p.lineage AND l.tenant = ?
 WHERE p.position IN (SELECT value FROM json_each(?))

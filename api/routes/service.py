@@ -6,7 +6,7 @@ from aiohttp import web
 
 from api.context import GUARD, KEYRING, MODEL, SETTINGS, TURNS, answer
 from api.turns.refusals import ShuttingDown
-from api.wire.headers import IDENTITY, SESSION_ID, SESSION_KEY
+from api.wire.headers import IDENTITY, MEMORY, SESSION_ID, SESSION_KEY
 
 VERSION = version("turnlog")
 
@@ -45,6 +45,9 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "session_key_header": SESSION_KEY,
                 "identity_headers": list(IDENTITY),
                 "identity_body_user_fallback": True,
+                "session_search": True,
+                "session_memory": settings.memory,
+                "memory_header": MEMORY,
                 "run_submission": False,
                 "session_fork": False,
                 "session_chat": False,

@@ -21,10 +21,11 @@ from api.turns import decide
 from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE
 from api.turns.lineages import Lineages
-from api.turns.open_turn import OpenTurn
+from api.turns.memory import NOTHING, Memory, Remembered, remember
+from api.turns.open_turn import PLAIN, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
-from eventstore.events import CancelReason, Event, ForkPoint, lineage_stream
+from eventstore.events import CancelReason, Event, ForkPoint, Recalled, lineage_stream
 from eventstore.log import LogError
 from projections import sessions as session_list
 from projections.session import Inherited, Session, Turn
@@ -41,9 +42,16 @@ class Turns:
     """All turns of all tenants."""
 
     def __init__(
-        self, lineages: Lineages, model: Model, *, turn_max_s: float, lock_wait_s: float = LOCK_WAIT_S
+        self,
+        lineages: Lineages,
+        model: Model,
+        *,
+        turn_max_s: float,
+        lock_wait_s: float = LOCK_WAIT_S,
+        memory: Memory | None = None,
     ) -> None:
         self._lineages = lineages
+        self._memory = memory
         self._model = model
         self._owner = new_id()
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
@@ -58,7 +66,11 @@ class Turns:
         with self._at_work():
             session, forked_from = await self._enter(request)
             try:
-                turn = await self._begin(session, request, forked_from)
+                remembered = NOTHING
+                if self._memory and request.session_key and request.uses_memory:
+                    sessions = self._lineages.sessions
+                    remembered = await remember(self._memory, sessions, session, request, forked_from)
+                turn = await self._begin(session, request, forked_from, remembered)
                 try:
                     yield turn
                 except BaseException as error:
@@ -173,11 +185,13 @@ class Turns:
         if place and (await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))).newest:
             raise NothingNew(decide.NOTHING_NEW)
 
-    async def _begin(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> OpenTurn:
+    async def _begin(
+        self, session: Session, request: TurnRequest, forked_from: ForkPoint | None, remembered: Remembered
+    ) -> OpenTurn:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._lock_wait_s
         while True:
-            command = self._command(session, request, forked_from)
+            command = self._command(session, request, forked_from, remembered.recalled)
             try:
                 await self._lineages.commit(session, partial(decide.begin, command=command))
                 break
@@ -197,9 +211,16 @@ class Turns:
             await self._lineages.commit(session, decision)
             return turn
 
-        return OpenTurn(self._model, session, turn, complete)
+        marks = Marks(recalled=len(remembered.recalled)) if remembered.recalled else PLAIN
+        return OpenTurn(self._model, session, turn, complete, context=remembered.context, marks=marks)
 
-    def _command(self, session: Session, request: TurnRequest, forked_from: ForkPoint | None) -> Begin:
+    def _command(
+        self,
+        session: Session,
+        request: TurnRequest,
+        forked_from: ForkPoint | None,
+        recalled: tuple[Recalled, ...] = (),
+    ) -> Begin:
         return Begin(
             request=request,
             turn_id=new_id(),
@@ -209,6 +230,7 @@ class Turns:
             now_us=time.time_ns() // 1_000,
             is_gone=lambda turn: turn.owner == self._owner and turn.turn_id not in self._running,
             forked_from=forked_from,
+            recalled=recalled,
         )
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
