@@ -35,7 +35,7 @@ SELECT e.position, e.stream, e.version, e.type, e.recorded_us, e.data, e.hash, p
 FROM events e LEFT JOIN events p ON p.position = e.position - 1
 """
 READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
-READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"
+READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"  # noqa: S608
 
 
 def insert(rows: int) -> str:
