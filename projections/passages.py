@@ -45,47 +45,46 @@ CREATE TABLE passages (
 CREATE INDEX passages_of_lineage ON passages (lineage);
 CREATE TABLE passage_lineages (
     id         INTEGER PRIMARY KEY,
+    stream     TEXT    NOT NULL UNIQUE,
     tenant     TEXT    NOT NULL,
     root_id    TEXT    NOT NULL,
     tip_id     TEXT    NOT NULL,
     parent_id  TEXT,
     title      TEXT    NOT NULL,
     source     TEXT    NOT NULL,
+    marks      TEXT    NOT NULL,
     scope      TEXT    NOT NULL,
-    started_us INTEGER NOT NULL,
-    UNIQUE (tenant, root_id)
+    started_us INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE passages_open (
-    tenant    TEXT    NOT NULL,
-    root_id   TEXT    NOT NULL,
+    stream    TEXT    NOT NULL,
     started   INTEGER NOT NULL,
     completed INTEGER,
     lineage   INTEGER NOT NULL,
     said      TEXT    NOT NULL,
-    PRIMARY KEY (tenant, root_id, started)
+    PRIMARY KEY (stream, started)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE passages_gone (position INTEGER PRIMARY KEY) STRICT;
 CREATE VIRTUAL TABLE passages_fts USING fts5(said, content='', columnsize=0, detail=none, tokenize='{TOKENIZER}')
 """
 
-_OF_LINEAGE = "FROM passage_lineages WHERE tenant = ? AND root_id = ?"
-START = "INSERT OR REPLACE INTO passage_lineages VALUES (?, ?, ?, ?, ?, '', ?, ?, ?)"
-OPEN = f"INSERT INTO passages_open SELECT tenant, root_id, ?, NULL, id, ? || coalesce(?, scope) || ? {_OF_LINEAGE}"
-COMPLETE = """UPDATE passages_open SET completed = ?, said = said || ?
-    WHERE tenant = ? AND root_id = ? AND completed IS NULL"""
-DROP_OPEN = "DELETE FROM passages_open WHERE tenant = ? AND root_id = ? AND completed IS NULL"
-ROTATE = "UPDATE passage_lineages SET tip_id = ? WHERE tenant = ? AND root_id = ?"
-UNTITLE = f"""INSERT INTO passages_fts (passages_fts, rowid, said)
-    SELECT 'delete', -id, ? || title {_OF_LINEAGE} AND title <> ''"""
-RENAME = "UPDATE passage_lineages SET title = ? WHERE tenant = ? AND root_id = ?"
-TITLE = f"INSERT INTO passages_fts (rowid, said) SELECT -id, ? || title {_OF_LINEAGE} AND title <> ''"
-
-_ID = f"lineage = (SELECT id {_OF_LINEAGE})"
+START = "INSERT OR REPLACE INTO passage_lineages VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?)"
+OPEN = """INSERT INTO passages_open
+    SELECT stream, ?, NULL, id, marks || coalesce(?, scope) || ? FROM passage_lineages WHERE stream = ?"""
+COMPLETE = "UPDATE passages_open SET completed = ?, said = said || ? WHERE stream = ? AND completed IS NULL"
+DROP_OPEN = "DELETE FROM passages_open WHERE stream = ? AND completed IS NULL"
+ROTATE = "UPDATE passage_lineages SET tip_id = ? WHERE stream = ?"
+UNTITLE = """INSERT INTO passages_fts (passages_fts, rowid, said)
+    SELECT 'delete', -id, ? || title FROM passage_lineages WHERE stream = ? AND title <> ''"""
+RENAME = "UPDATE passage_lineages SET title = ? WHERE stream = ?"
+TITLE = """INSERT INTO passages_fts (rowid, said)
+    SELECT -id, ? || title FROM passage_lineages WHERE stream = ? AND title <> ''"""
+_ID = "lineage = (SELECT id FROM passage_lineages WHERE stream = ?)"
 DELETE = (
     f"INSERT INTO passages_gone SELECT position FROM passages WHERE {_ID}",  # noqa: S608
     f"DELETE FROM passages WHERE {_ID}",  # noqa: S608
-    "DELETE FROM passages_open WHERE tenant = ? AND root_id = ?",
-    "DELETE FROM passage_lineages WHERE tenant = ? AND root_id = ?",
+    "DELETE FROM passages_open WHERE stream = ?",
+    "DELETE FROM passage_lineages WHERE stream = ?",
 )
 FORGET = """INSERT INTO passages_fts (passages_fts, rowid, said)
     SELECT 'delete', position, ? FROM passages_gone WHERE position = ?"""
@@ -114,7 +113,7 @@ LINEAGES = """
 SELECT id, root_id, tip_id, parent_id, title, source, started_us
 FROM passage_lineages WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY id DESC
 """
-LINEAGE = f"SELECT id {_OF_LINEAGE}"
+LINEAGE = "SELECT id FROM passage_lineages WHERE stream = ?"
 STARTS = """
 SELECT p.position, p.started FROM passages p JOIN passage_lineages l ON l.id = p.lineage AND l.tenant = ?
 WHERE p.position IN (SELECT value FROM json_each(?))
@@ -151,33 +150,31 @@ def _mark(kind: str, *names: str) -> str:
 
 def apply(recorded: Recorded) -> Iterable[Statement]:
     """The rows that an event changes."""
-    event, position = recorded.event, recorded.position
-    _, tenant, root_id = parse_stream(recorded.stream)
-    lineage = (tenant, root_id)
+    event, position, stream = recorded.event, recorded.position, recorded.stream
     match event:
         case TurnStarted():
-            marks = f"{tenant_mark(tenant)} {lineage_mark(tenant, root_id)} "
-            own_scope = None if event.session_key is None else scope_mark(tenant, event.session_key)
-            yield OPEN, (position, marks, own_scope, _input(event), *lineage)
+            own = None if event.session_key is None else scope_mark(parse_stream(stream).tenant, event.session_key)
+            yield OPEN, (position, own, _input(event), stream)
         case TurnCompleted():
-            yield COMPLETE, (position, _output(event), *lineage)
+            yield COMPLETE, (position, _output(event), stream)
         case TurnFailed() | TurnCancelled():
-            yield DROP_OPEN, lineage
+            yield DROP_OPEN, (stream,)
         case SessionStarted():
+            _, tenant, root_id = parse_stream(stream)
             parent = event.forked_from.root_id if event.forked_from else None
-            scope = scope_mark(tenant, event.session_key)
-            ids = (position, *lineage, event.session_id, parent)
-            yield START, (*ids, event.source, scope, recorded.recorded_us)
+            ids = (position, stream, tenant, root_id, event.session_id, parent)
+            marks = (_marks(tenant, root_id), scope_mark(tenant, event.session_key))
+            yield START, (*ids, event.source, *marks, recorded.recorded_us)
             if event.title:
-                yield from _retitled(lineage, event.title)
+                yield from _retitled(stream, event.title)
         case CompressionRotated():
-            yield ROTATE, (event.session_id, *lineage)
-            yield from _retitled(lineage, event.title)
+            yield ROTATE, (event.session_id, stream)
+            yield from _retitled(stream, event.title)
         case SessionRenamed():
-            yield from _retitled(lineage, event.title)
+            yield from _retitled(stream, event.title)
         case SessionDeleted():
-            yield UNTITLE, (_title_marks(tenant), *lineage)
-            yield from ((sql, lineage) for sql in DELETE)
+            yield UNTITLE, (_title_marks(stream), stream)
+            yield from ((sql, (stream,)) for sql in DELETE)
         case _:
             pass
 
@@ -185,7 +182,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
 def forget(deletion: Deletion) -> Iterable[Statement]:
     """What takes the deleted lineage's turns out of the index."""
     _, tenant, root_id = parse_stream(deletion.recorded.stream)
-    scope, said, marks = "", "", f"{tenant_mark(tenant)} {lineage_mark(tenant, root_id)} "
+    scope, said, marks = "", "", _marks(tenant, root_id)
     for recorded in deletion.earlier:
         match recorded.event:
             case SessionStarted(session_key=key):
@@ -199,15 +196,19 @@ def forget(deletion: Deletion) -> Iterable[Statement]:
                 pass
 
 
-def _retitled(lineage: tuple[str, str], title: str) -> Iterable[Statement]:
-    marks = _title_marks(lineage[0])
-    yield UNTITLE, (marks, *lineage)
-    yield RENAME, (title.replace(MARK, " "), *lineage)
-    yield TITLE, (marks, *lineage)
+def _retitled(stream: str, title: str) -> Iterable[Statement]:
+    marks = _title_marks(stream)
+    yield UNTITLE, (marks, stream)
+    yield RENAME, (title.replace(MARK, " "), stream)
+    yield TITLE, (marks, stream)
 
 
-def _title_marks(tenant: str) -> str:
-    return tenant_mark(tenant) + " "
+def _title_marks(stream: str) -> str:
+    return tenant_mark(parse_stream(stream).tenant) + " "
+
+
+def _marks(tenant: str, root_id: str) -> str:
+    return f"{tenant_mark(tenant)} {lineage_mark(tenant, root_id)} "
 
 
 def _input(started: TurnStarted) -> str:

@@ -16,7 +16,7 @@ from api.turns.directory import Directory, Views
 from api.turns.query import Term, for_index, for_texts, terms
 from api.turns.request import Names
 from api.turns.said import Found, turns_at
-from eventstore.events import TurnCompleted
+from eventstore.events import TurnCompleted, lineage_stream
 from eventstore.log import EventLog
 from projections import passages
 from projections.passages import tenant_mark
@@ -92,7 +92,7 @@ class Search:
         if len(session_id) > ID_CHARACTERS_MAX:
             return []
         place = await self._directory.find(tenant, Names(session_id=session_id))
-        rows = await self._views.fetch(passages.LINEAGE, (tenant, place.root_id)) if place else ()
+        rows = await self._views.fetch(passages.LINEAGE, (lineage_stream(tenant, place.root_id),)) if place else ()
         lineages = await self._lineages(tenant, [row[0] for row in rows]) if rows else {}
         return [Hit(lineage=lineage, snippet=lineage.title) for lineage in lineages.values()]
 
