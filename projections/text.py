@@ -38,7 +38,7 @@ def said_in(message: bytes) -> Said:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NOTHING
     role, content = decoded.role, decoded.content
-    if role not in _SPEAKERS:
+    if not isinstance(role, str) or role not in _SPEAKERS:
         return NOTHING
     text = content if isinstance(content, str) else _joined(content)
     if role == "tool" and len(text) > TOOL_CHARACTERS_MAX:

@@ -19,6 +19,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     turns_s: float = 4.0
     session_turns: int = 1_000
     sessions: int = 20_000
+    searched_turns: int = 100_000
+    searches: int = 200
 
 
 def quick(*, events: int | None, rounds: int | None) -> Sizes:
@@ -32,6 +34,8 @@ def quick(*, events: int | None, rounds: int | None) -> Sizes:
         turns_s=0.3,
         session_turns=120,
         sessions=500,
+        searched_turns=2_000,
+        searches=20,
     )
 
 
