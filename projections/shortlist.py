@@ -68,7 +68,7 @@ def ranked(texts: Sequence[tuple[str, str]], match: str) -> list[Ranked]:
 
 def matches(texts: Sequence[str], match: str) -> list[tuple[int, list[tuple[int, str]]]]:
     """Those of the texts that match, by number, each with its matching words and where they begin. Blocking."""
-    with closing(_filled([(text.replace(MARK, " "), "") for text in texts])) as database:
+    with closing(_filled([(text, "") for text in texts])) as database:
         rows = database.execute(_HIGHLIGHT, (MARK, match)).fetchall()
     with closing(Words()) as words:
         folded = lru_cache(maxsize=None)(words.of)
@@ -82,7 +82,7 @@ def _filled(texts: Sequence[tuple[str, str]]) -> sqlite3.Connection:
     database = sqlite3.connect(":memory:", isolation_level=None)
     database.execute(_TEXTS)
     database.execute("BEGIN")
-    database.executemany(_ADD, [(number, *pair) for number, pair in enumerate(texts)])
+    database.executemany(_ADD, [(n, input_.replace(MARK, " "), output.replace(MARK, " ")) for n, (input_, output) in enumerate(texts)])
     return database
 
 

@@ -88,8 +88,10 @@ def test_a_completed_turn_is_found_by_its_input_and_its_output(tmp_path: Path) -
 
 def test_an_open_turn_waits_and_one_that_did_not_complete_was_never_said(tmp_path: Path) -> None:
     failed = TurnFailed(turn_id="t1", code="x", message="y", status=0)
-    for number, endings in enumerate([(), (failed,), (TurnCancelled(turn_id="t1", reason="crash"),)]):
-        events = [session_started(), started("t1", "secret"), *endings]
+    cancelled = TurnCancelled(turn_id="t1", reason="crash")
+    endings: list[tuple[Event, ...]] = [(), (failed,), (cancelled,)]
+    for number, ending in enumerate(endings):
+        events: list[Event] = [session_started(), started("t1", "secret"), *ending]
         path = apply(tmp_path / str(number), recorded(events))
         assert rows(path) == []
         assert words(path) == []
@@ -97,13 +99,24 @@ def test_an_open_turn_waits_and_one_that_did_not_complete_was_never_said(tmp_pat
 
 def test_a_failed_turn_leaves_its_words_out_of_the_next(tmp_path: Path) -> None:
     failed = TurnFailed(turn_id="t1", code="x", message="y", status=0)
-    events = [session_started(), started("t1", "first"), failed, started("t2", "second"), completed("t2", "yes")]
+    events: list[Event] = [
+        session_started(),
+        started("t1", "first"),
+        failed,
+        started("t2", "second"),
+        completed("t2", "yes"),
+    ]
     path = apply(tmp_path / "v", recorded(events), batch=1)
     assert words(path) == ["second", "yes"]
 
 
 def test_what_was_said_under_a_key_is_found_under_no_other(tmp_path: Path) -> None:
-    turns = [started("t1", "one"), completed("t1"), started("t2", "two", session_key="other"), completed("t2")]
+    turns: list[Event] = [
+        started("t1", "one"),
+        completed("t1"),
+        started("t2", "two", session_key="other"),
+        completed("t2"),
+    ]
     path = apply(tmp_path / "v", recorded([session_started(session_key="key"), *turns]))
     assert found(path, "one", scope_mark("acme", "key")) == [3]
     assert found(path, "two", scope_mark("acme", "key")) == []
@@ -114,7 +127,7 @@ def test_what_was_said_under_a_key_is_found_under_no_other(tmp_path: Path) -> No
 
 def test_no_text_can_pretend_to_be_of_another_tenant(tmp_path: Path) -> None:
     forged = f"{tenant_mark('bcme')} {scope_mark('bcme', 'k')} treasure"
-    events = [session_started(), started("t1", forged), completed("t1", forged)]
+    events: list[Event] = [session_started(), started("t1", forged), completed("t1", forged)]
     path = apply(tmp_path / "v", recorded(events))
     assert found(path, "treasure", tenant_mark("bcme")) == found(path, "treasure", scope_mark("bcme", "k")) == []
     assert found(path, "treasure", ACME) == [3]
@@ -127,13 +140,18 @@ def test_names_run_together_make_different_marks() -> None:
 
 def test_titles_are_found_as_they_are_now(tmp_path: Path) -> None:
     rotated = CompressionRotated(
-        **{"old_session_id": "s1", "session_id": "s2", "summary": b"{}", "head": 0, "tail": 0, "trigger": "manual"},
+        old_session_id="s1",
+        session_id="s2",
+        summary=b"{}",
+        head=0,
+        tail=0,
+        trigger="manual",
         tokens_before=2,
         tokens_after=1,
         summariser="m",
         title="Garden #2",
     )
-    events = [session_started(title="Kitchen"), SessionRenamed(title="Garden"), rotated]
+    events: list[Event] = [session_started(title="Kitchen"), SessionRenamed(title="Garden"), rotated]
     for batch in (1, 10):
         path = apply(tmp_path / str(batch), recorded(events), batch=batch)
         assert (titled(path, "kitchen"), titled(path, "garden"), titled(path, "2")) == ([], [1], [1])
@@ -143,7 +161,12 @@ def test_titles_are_found_as_they_are_now(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_nothing_of_a_deleted_lineage_is_left_in_table_or_index(tmp_path: Path, batch: int) -> None:
-    turns = [started("t1", ODD_TEXT), completed("t1", "answer"), started("t2", "two", session_key="k"), completed("t2")]
+    turns: list[Event] = [
+        started("t1", ODD_TEXT),
+        completed("t1", "answer"),
+        started("t2", "two", session_key="k"),
+        completed("t2"),
+    ]
     events = recorded([session_started(title="Private", session_key="j"), *turns, started("t3"), SessionDeleted()])
     kept = recorded([session_started("s2"), started("u1", "kept"), completed("u1")], "lineage/acme/s2", 100)
     path = apply(tmp_path / "v", [*events, *kept], batch=batch)
@@ -153,8 +176,8 @@ def test_nothing_of_a_deleted_lineage_is_left_in_table_or_index(tmp_path: Path, 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_a_lineage_that_begins_again_is_found_by_its_new_words_alone(tmp_path: Path, batch: int) -> None:
-    life = [session_started(), started("t1", "old"), completed("t1"), SessionDeleted()]
-    again = [session_started(), started("t2", "new"), completed("t2")]
+    life: list[Event] = [session_started(), started("t1", "old"), completed("t1"), SessionDeleted()]
+    again: list[Event] = [session_started(), started("t2", "new"), completed("t2")]
     path = apply(tmp_path / "v", recorded([*life, *again]), batch=batch)
     assert words(path) == ["hi", "new"]
     assert found(path, "new", ACME) == [7]
@@ -173,7 +196,8 @@ async def test_a_deletion_reaches_the_index_of_a_running_server_and_of_a_rebuilt
     assert words(data / VIEWS_FILE) == words(data / "rebuilt.db") == []
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from("turn fail title delete".split())), max_size=20)
+ACTS = ("turn", "fail", "title", "delete")
+STEPS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(ACTS)), max_size=20)
 
 
 @given(STEPS, st.integers(1, 5))
@@ -227,7 +251,10 @@ def _history(steps: list[tuple[str, str]]) -> tuple[list[Recorded], set[str]]:
     ("message", "said"),
     [
         (b'{"role":"user","content":"x"}', Said("user", "x")),
-        (b'{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url"},{"text":"b"}]}', Said("user", "a\nb")),
+        (
+            b'{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url"},{"text":"b"}]}',
+            Said("user", "a\nb"),
+        ),
         (b'{"role":"assistant","content":null,"tool_calls":[]}', Said("assistant", "")),
         (b'{"role":"tool","content":"%s"}' % (b"x" * TOOL_CHARACTERS_MAX), Said("tool", "x" * TOOL_CHARACTERS_MAX)),
         (b'{"role":"tool","content":"%s"}' % (b"x" * (TOOL_CHARACTERS_MAX + 1)), Said("", "")),
@@ -246,6 +273,8 @@ def test_what_a_message_says_is_its_text_however_it_was_stored(message: bytes, s
 
 
 def test_of_very_many_messages_the_last_ones_count() -> None:
-    messages = [b'{"role":"user","content":"%s"}' % (letter * 20_000) for letter in (b"a", b"b", b"c", b"d", b"e", b"f")]
+    messages = [
+        b'{"role":"user","content":"%s"}' % (letter * 20_000) for letter in (b"a", b"b", b"c", b"d", b"e", b"f")
+    ]
     text = text_of([*messages, b'{"role":"user","content":"g"}'])
     assert (text[-1], text[0], len(text)) == ("g", "b", 100_000 + 5)
