@@ -88,6 +88,7 @@ DELETE = (
 )
 FORGET = """INSERT INTO passages_fts (passages_fts, rowid, said)
     SELECT 'delete', position, ? FROM passages_gone WHERE position = ?"""
+FORGOTTEN = "DELETE FROM passages_gone WHERE position = ?"  # taken out once: twice would spoil the index
 
 SETTLE = (
     "INSERT INTO passages SELECT completed, started, lineage FROM passages_open WHERE completed IS NOT NULL",
@@ -192,6 +193,7 @@ def forget(deletion: Deletion) -> Iterable[Statement]:
                 said = marks + own + _input(started)
             case TurnCompleted() as completed:
                 yield FORGET, (said + _output(completed), recorded.position)
+                yield FORGOTTEN, (recorded.position,)
             case _:
                 pass
 

@@ -82,7 +82,9 @@ def _filled(texts: Sequence[tuple[str, str]]) -> sqlite3.Connection:
     database = sqlite3.connect(":memory:", isolation_level=None)
     database.execute(_TEXTS)
     database.execute("BEGIN")
-    database.executemany(_ADD, [(n, input_.replace(MARK, " "), output.replace(MARK, " ")) for n, (input_, output) in enumerate(texts)])
+    database.executemany(
+        _ADD, [(n, input_.replace(MARK, " "), output.replace(MARK, " ")) for n, (input_, output) in enumerate(texts)]
+    )
     return database
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eventstore.events import (
@@ -201,7 +201,8 @@ STEPS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(ACTS)), 
 
 
 @given(STEPS, st.integers(1, 5))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example([("a", "turn")] * 6 + [("a", "delete")] * 2, 4)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_however_the_events_are_cut_into_batches_the_same_is_found(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]], batch: int
 ) -> None:
