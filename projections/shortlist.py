@@ -7,7 +7,6 @@ weighed by the very code that does it for the index in `views.db`. Weights are t
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import lru_cache
 from typing import NamedTuple
 
 from projections.passages import MARK, TOKENIZER
@@ -71,9 +70,8 @@ def matches(texts: Sequence[str], match: str) -> list[tuple[int, list[tuple[int,
     with closing(_filled([(text, "") for text in texts])) as database:
         rows = database.execute(_HIGHLIGHT, (MARK, match)).fetchall()
     with closing(Words()) as words:
-        folded = lru_cache(maxsize=None)(words.of)
         return [
-            (number, [(first, word) for first, piece in _found(highlighted) for word in folded(piece)])
+            (number, [(first, word) for first, piece in _found(highlighted) for word in _folded(piece, words)])
             for number, highlighted in rows
         ]
 
@@ -91,6 +89,11 @@ def _filled(texts: Sequence[tuple[str, str]]) -> sqlite3.Connection:
 def _better(input_: str, output: str) -> tuple[str, bool]:
     is_output = output.count(BEGIN) > input_.count(BEGIN)
     return (output, True) if is_output else (input_, False)
+
+
+def _folded(piece: str, words: Words) -> list[str]:
+    """The piece's words, without asking where a plain one can be told."""
+    return [piece.lower()] if piece.isascii() and piece.isalnum() else words.of(piece)
 
 
 def _found(highlighted: str) -> Iterator[tuple[int, str]]:

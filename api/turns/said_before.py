@@ -27,8 +27,8 @@ from projections.store import ViewsUnusable
 from projections.text import Said, said_in
 
 WORDS_MAX = 16
-HOLDERS_MAX = 128  # turns that a word is looked for in; a word that so many hold says nothing
-TURNS_MAX = 20
+HOLDERS_MAX = 64  # turns that a word is looked for in; a word that so many hold says nothing
+TURNS_MAX = 12
 MESSAGES_MAX = 200
 LEAD_CHARACTERS = 100  # of what precedes the first match, in a passage cut out of a longer text
 
