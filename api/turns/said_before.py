@@ -26,7 +26,7 @@ from projections.shortlist import Words, matches
 from projections.store import ViewsUnusable
 from projections.text import Said, said_in
 
-WORDS_MAX = 16
+WORDS_MAX = 10
 HOLDERS_MAX = 64  # turns that a word is looked for in; a word that so many hold says nothing
 TURNS_MAX = 12
 MESSAGES_MAX = 200
