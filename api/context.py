@@ -14,6 +14,7 @@ from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
+from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire.decode import encode
 from api.wire.headers import Continuity, continuity
@@ -27,6 +28,7 @@ ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
+SEARCH = web.AppKey("search", Search)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from api.context import GUARD, KEYRING, MODEL, SETTINGS, TURNS, answer
 from api.turns.refusals import ShuttingDown
-from api.wire.headers import IDENTITY, SESSION_ID, SESSION_KEY
+from api.wire.headers import IDEMPOTENCY_KEY, IDENTITY, MEMORY, SESSION_ID, SESSION_KEY
 
 VERSION = version("turnlog")
 
@@ -53,6 +53,11 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "run_status": True,
                 "run_events_sse": True,
                 "run_stop": True,
+                "session_search": True,
+                "session_memory": settings.memory,
+                "memory_header": MEMORY,
+                "idempotency_key_header": IDEMPOTENCY_KEY,
+                "compression": True,
                 "cors": bool(settings.cors_origins),
             },
             "endpoints": {

@@ -29,6 +29,7 @@ from api.turns.eviction import Eviction
 from api.turns.histories import Histories
 from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
+from api.turns.memory import UNTOLD, Memory, Remembered, recollected, remember
 from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import Names, TurnRequest
@@ -52,6 +53,7 @@ class Prepared(NamedTuple):
 
     fork: Fork | None = None
     uncompressed: str = ""
+    remembered: Remembered = UNTOLD
     marks: Marks = PLAIN
 
 
@@ -73,8 +75,10 @@ class Turns:
         restarts_runs: bool = False,
         matches_history: bool = True,
         answers_without_history: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         self._lineages = lineages
+        self._memory = memory
         self._eviction = eviction or Eviction(lineages)
         self._model = model
         self._rotations = rotations
@@ -137,7 +141,10 @@ class Turns:
             async with self._lineages.held(lineage_stream(tenant, root_id)) as session:
                 restart = partial(decide_runs.restart, turn_id=turn_id, owner=self._owner, lease_ms=self._lease_ms)
                 await self._lineages.commit(session, restart)
-                turn = self._work_on(session)
+                assert session.open is not None  # noqa: S101 (it was just restarted)
+                recalled = session.open.started.recalled
+                context = await recollected(self._lineages.sessions, tenant, recalled)
+                turn = self._work_on(session, context)
                 async with self._until_closed(session, turn):
                     yield turn
 
@@ -268,8 +275,13 @@ class Turns:
         """All that comes before a turn that is held its place: its session is compressed where it must be."""
         begin = partial(self._command, session, request, Prepared(fork))
         outcome = await self._rotations.before_turn(session, request, lambda: decide.session_started(begin()))
-        marks = Marks(compression=outcome.mark) if outcome.mark else PLAIN
-        return Prepared(fork, uncompressed=outcome.uncompressed, marks=marks)
+        remembered = UNTOLD
+        if self._memory and request.session_key and request.uses_memory:
+            remembered = await remember(self._memory, self._lineages.sessions, session, request, fork)
+        marks = PLAIN
+        if outcome.mark or remembered.recalled:
+            marks = Marks(compression=outcome.mark, recalled=len(remembered.recalled))
+        return Prepared(fork, outcome.uncompressed, remembered, marks)
 
     async def _begin(self, session: Session, request: TurnRequest, prepared: Prepared) -> OpenTurn:
         loop = asyncio.get_running_loop()
@@ -285,11 +297,20 @@ class Turns:
                     raise LineageBusy(f"another turn of this session has run for {self._lock_wait_s:g} s") from None
                 await asyncio.sleep(POLL_S)
                 await self._lineages.sessions.catch_up(session)
-        opened = self._work_on(session, prepared.marks, is_nameless=request.names == _NAMELESS)
+        opened = self._work_on(
+            session, prepared.remembered.context, prepared.marks, is_nameless=request.names == _NAMELESS
+        )
         self._learn(session, request, opened.turn)
         return opened
 
-    def _work_on(self, session: Session, marks: Marks = PLAIN, *, is_nameless: bool = False) -> OpenTurn:
+    def _work_on(
+        self,
+        session: Session,
+        context: tuple[bytes, ...],
+        marks: Marks = PLAIN,
+        *,
+        is_nameless: bool = False,
+    ) -> OpenTurn:
         """The session's open turn, as it was just opened here."""
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
@@ -303,7 +324,7 @@ class Turns:
             await self._eviction.made(session, turn)
             return turn
 
-        return OpenTurn(self._model, session, turn, complete, marks=marks)
+        return OpenTurn(self._model, session, turn, complete, context=context, marks=marks)
 
     @contextlib.asynccontextmanager
     async def _until_closed(self, session: Session, turn: OpenTurn) -> AsyncIterator[None]:
@@ -343,6 +364,7 @@ class Turns:
             is_gone=self._is_gone,
             fork=prepared.fork,
             uncompressed=prepared.uncompressed,
+            recalled=prepared.remembered.recalled,
             idempotency_scope=request.idempotency_scope,
         )
 

@@ -113,6 +113,7 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
         stream=bool(chat.stream),
         session_key=headers.session_key,
         identity=headers.identity,
+        uses_memory=headers.uses_memory,
         idempotency_key=headers.idempotency_key,
         body_digest=digest_of(body) if headers.idempotency_key else b"",
         history=len(spoken) - len(new) if is_resent else 0,

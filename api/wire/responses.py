@@ -153,6 +153,7 @@ def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: C
         compact_threshold_tokens=_compact_threshold(request.context_management),
         session_key=headers.session_key,
         identity=headers.identity,
+        uses_memory=headers.uses_memory,
         idempotency_key=headers.idempotency_key,
         body_digest=digest_of(body) if headers.idempotency_key else b"",
         history=len(opening) - len(new) if is_nameless and new else 0,
