@@ -97,7 +97,6 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.callback(search_.close)
         memory = SaidBefore(log, views)
         parts.callback(memory.close)
-        app[DESK] = Desk(lineages, eviction)
         turns = app[TURNS] = Turns(
             lineages,
             model,
@@ -110,6 +109,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             answers_without_history=settings.history_on_failure == "empty",
             memory=memory if settings.memory else None,
         )
+        app[DESK] = Desk(lineages, turns.work, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():

@@ -14,7 +14,7 @@ VERSION = version("turnlog")
 async def health(request: web.Request) -> web.StreamResponse:
     """Whether the server takes turns; 503 while it is stopping, or when its log is damaged."""
     request.app[GUARD].ensure_whole()
-    if request.app[TURNS].is_draining:
+    if request.app[TURNS].work.is_draining:
         raise ShuttingDown("the server is stopping")
     return answer({"status": "ok", "platform": "turnlog", "version": VERSION})
 
