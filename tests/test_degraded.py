@@ -138,6 +138,13 @@ async def test_empty_answers_without_history_says_so_and_records_it_later(
         assert await contents(server, "s1") == [*sent(upstream), "re: four"]
 
 
+async def test_a_model_that_only_the_session_could_name_is_the_servers(data: Path, upstream: Upstream) -> None:
+    async with cold(data, upstream) as server:
+        with out_of_reach(data):
+            assert (await ask(server, "two", "s1", model=None)).status == 200
+        assert upstream.requests[-1]["model"] == "m"
+
+
 async def test_of_a_body_with_history_a_named_session_is_sent_what_is_new_and_its_instructions(
     data: Path, upstream: Upstream
 ) -> None:
