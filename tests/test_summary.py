@@ -76,7 +76,7 @@ def test_the_text_of_an_answer(answer: bytes, text: str) -> None:
     assert summary.text_in(answer) == text
 
 
-@pytest.mark.parametrize(("tokens", "characters"), [(0, 600), (1_000, 800), (64_000, 16_000), (10_000, 8_000)])
+@pytest.mark.parametrize(("tokens", "characters"), [(0, 200), (1_000, 800), (64_000, 16_000), (10_000, 8_000)])
 def test_a_summary_takes_its_share_of_the_threshold(tokens: int, characters: int) -> None:
     assert summary.characters_max(tokens) == characters
 

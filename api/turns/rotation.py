@@ -105,8 +105,8 @@ class Rotations:
             return NOT_DUE
         new = compress.new_messages(request, session)
         cut = compress.cut_of(session.transcript, new, size, wanted.threshold_tokens)
-        if cut is None:
-            return NOT_DUE
+        if cut is None or cut.tokens_saved <= summary.tokens_max(wanted.threshold_tokens):
+            return NOT_DUE  # a summary might take as much as it saves
         try:
             rotated = await self._rotate(session, wanted, size, cut, None if session.started else start())
         except ModelError as error:
