@@ -97,6 +97,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.callback(search_.close)
         memory = SaidBefore(log, views)
         parts.callback(memory.close)
+        parts.push_async_callback(rotations.stop)
         turns = app[TURNS] = Turns(
             lineages,
             model,
@@ -109,7 +110,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             answers_without_history=settings.history_on_failure == "empty",
             memory=memory if settings.memory else None,
         )
-        app[DESK] = Desk(lineages, turns.work, eviction)
+        app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():

@@ -5,6 +5,7 @@ byte; Responses items are translated here, once a turn. Translation never refuse
 edge, and yesterday's facts must always read.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from eventstore.events import Api, TurnStarted
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
+PAGE_BYTES = 4_000  # about a thousand tokens, which is what a picture takes
+_IN_PLACE = re.compile(rb"data:[\w.+/-]*;base64,[A-Za-z0-9+/=_-]*")
 _ROLES = {"developer": "system"}  # the older word, which every chat server knows
 
 
@@ -31,6 +34,14 @@ def text_of(content: Any) -> str:
     if isinstance(content, list):
         return " ".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("text"))
     return content if isinstance(content, str) else ""
+
+
+def size_bytes(message: bytes) -> int:
+    """The size of a chat message as text: a file that is part of it counts as much as a page, whatever its length."""
+    if len(message) < PAGE_BYTES or b";base64," not in message:
+        return len(message)
+    files = _IN_PLACE.findall(message)
+    return len(message) - sum(map(len, files)) + PAGE_BYTES * len(files)
 
 
 def input_messages(started: TurnStarted) -> tuple[bytes, ...]:

@@ -17,7 +17,7 @@ CREATE TABLE responses (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX responses_of_lineage ON responses (tenant, root_id);
 """
-INSERT = "INSERT INTO responses VALUES (?, ?, ?, ?)"
+INSERT = "INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?)"
 USE = "UPDATE responses SET used_us = ? WHERE turn_id = ? AND tenant = ?"
 DELETE = "DELETE FROM responses WHERE turn_id = ?"
 DELETE_ALL = "DELETE FROM responses WHERE tenant = ? AND root_id = ?"

@@ -14,7 +14,7 @@ CREATE TABLE runs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_of_lineage ON runs (tenant, root_id);
 """
-INSERT = "INSERT INTO runs VALUES (?, ?, ?)"
+INSERT = "INSERT OR IGNORE INTO runs VALUES (?, ?, ?)"
 DELETE_ALL = "DELETE FROM runs WHERE tenant = ? AND root_id = ?"
 ROOT_OF = "SELECT root_id FROM runs WHERE tenant = ? AND turn_id = ?"
 

@@ -35,7 +35,7 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
-from projections.messages import input_messages
+from projections.messages import input_messages, size_bytes
 
 Ended: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
 Rarer: TypeAlias = (
@@ -199,10 +199,10 @@ class Session:
         self.current = Generation(session_id, now_us, base, inherited, [])
         self._newest_here = None
         self._messages = list(base)
-        self._messages_bytes = sum(map(len, base))
+        self._messages_bytes = sum(map(size_bytes, base))
         self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
         self._weighed = 0  # how many of them are in `_weight_bytes`
-        self._weight_bytes = _SESSION_OVERHEAD_BYTES + self._messages_bytes
+        self._weight_bytes = _SESSION_OVERHEAD_BYTES + sum(map(len, base))
 
     @classmethod
     def fold(
@@ -343,12 +343,12 @@ class Session:
             if isinstance(turn.ended, TurnCompleted):
                 messages = turn.messages
                 self._messages += messages
-                self._messages_bytes += sum(map(len, messages))
+                self._messages_bytes += sum(map(size_bytes, messages))
         return self._messages
 
     @property
     def transcript_bytes(self) -> int:
-        """The size of the transcript's messages."""
+        """The size of the transcript's messages, as text."""
         _ = self.transcript
         return self._messages_bytes
 

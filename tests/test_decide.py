@@ -18,6 +18,8 @@ from eventstore.events import (
     ForkPoint,
     Identity,
     ResponseEvicted,
+    SessionDeleted,
+    SessionRenamed,
     TurnCancelled,
     TurnFailed,
 )
@@ -175,20 +177,31 @@ ROTATED = CompressionRotated(
 
 def test_a_rotation_is_recorded_of_the_session_that_it_was_made_for() -> None:
     events: list[Event] = [SESSION, started("t1"), completed("t1")]
-    given(*events).when(partial(decide.rotate, command=Rotate(version=3, rotated=ROTATED))).then(ROTATED)
+    given(*events).when(partial(decide.rotate, command=Rotate(messages=2, rotated=ROTATED))).then(ROTATED)
+
+
+def test_a_session_renamed_while_it_was_summarised_goes_on_under_its_new_title() -> None:
+    events: list[Event] = [SESSION, started("t1"), completed("t1"), SessionRenamed(title="boat")]
+    expected = structs.replace(ROTATED, title="boat #2")
+    given(*events).when(partial(decide.rotate, command=Rotate(messages=2, rotated=ROTATED))).then(expected)
+
+
+def test_a_session_deleted_while_it_was_summarised_is_not_rotated() -> None:
+    events: list[Event] = [SESSION, started("t1"), completed("t1"), SessionDeleted()]
+    given(*events).when(partial(decide.rotate, command=Rotate(messages=2, rotated=ROTATED))).then()
 
 
 def test_a_rotation_of_a_session_that_has_moved_on_is_nothing() -> None:
     events: list[Event] = [SESSION, started("t1"), completed("t1"), started("t2"), completed("t2")]
-    given(*events).when(partial(decide.rotate, command=Rotate(version=3, rotated=ROTATED))).then()
+    given(*events).when(partial(decide.rotate, command=Rotate(messages=2, rotated=ROTATED))).then()
 
 
 def test_a_rotation_never_comes_between_a_turn_and_its_end() -> None:
-    given(SESSION, started("t1")).when(partial(decide.rotate, command=Rotate(version=2, rotated=ROTATED))).then()
+    given(SESSION, started("t1")).when(partial(decide.rotate, command=Rotate(messages=0, rotated=ROTATED))).then()
 
 
 def test_a_fork_can_begin_compressed() -> None:
-    command = Rotate(version=0, rotated=ROTATED, started=SESSION)
+    command = Rotate(messages=0, rotated=ROTATED, started=SESSION)
     given().when(partial(decide.rotate, command=command)).then(SESSION, ROTATED)
 
 

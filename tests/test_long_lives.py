@@ -66,7 +66,7 @@ class World:
 
     @property
     def desk(self) -> Desk:
-        return Desk(self.service.lineages, self.service.turns.work)
+        return Desk(self.service.lineages, self.service.turns)
 
     def alive(self, number: int) -> Lineage | None:
         alive = [lineage for lineage in self.lineages if not lineage.is_deleted]

@@ -1,9 +1,13 @@
 """The summary: what a model is asked, what is made without one, and how it joins the transcript."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from api.models.model import Answer
 from api.turns import summary
+from api.turns.summary import Order
 from api.turns.titles import next_title
 from tests.support.facts import assistant, user
 
@@ -12,12 +16,17 @@ CALLS = msgspec.json.encode({"role": "assistant", "content": None, "tool_calls":
 OUTPUT = msgspec.json.encode({"role": "tool", "tool_call_id": "c1", "content": "blue"})
 
 
+def order(*messages: bytes, **more: Any) -> Order:
+    given: dict[str, Any] = {"messages": messages, "model": "m", "characters_max": 600}
+    return Order(**(given | more))
+
+
 def contents(prompt_messages: object) -> list[str]:
     return [msgspec.json.decode(message)["content"] for message in prompt_messages]  # type: ignore[attr-defined]
 
 
 def test_a_model_is_shown_who_said_what_and_what_was_called() -> None:
-    prompt = summary.prompt_for([user("hello"), CALLS, OUTPUT, assistant("It is blue.")], "m", "", "", 600)
+    prompt = summary.prompt_for(order(user("hello"), CALLS, OUTPUT, assistant("It is blue.")))
     system, shown = contents(prompt.messages)
     assert "At most 100 words." in system
     assert "[user]\nhello" in shown
@@ -28,12 +37,12 @@ def test_a_model_is_shown_who_said_what_and_what_was_called() -> None:
 
 
 def test_its_words_can_be_others_and_a_focus_is_added() -> None:
-    prompt = summary.prompt_for([user("hello")], "m", "In verse.", "the colour", 600)
+    prompt = summary.prompt_for(order(user("hello"), told="In verse.", focus="the colour"))
     assert contents(prompt.messages)[0] == "In verse.\n\nThe user asks to keep above all: the colour"
 
 
 def test_a_long_message_is_shown_by_its_beginning_and_its_end() -> None:
-    prompt = summary.prompt_for([user("begin" + "x" * 50_000 + "end")], "m", "", "", 600)
+    prompt = summary.prompt_for(order(user("begin" + "x" * 50_000 + "end")))
     shown = contents(prompt.messages)[1]
     assert len(shown) < 7_000
     assert "begin" in shown
@@ -43,7 +52,7 @@ def test_a_long_message_is_shown_by_its_beginning_and_its_end() -> None:
 def test_a_plain_summary_carries_an_earlier_one_on_and_keeps_the_newest() -> None:
     earlier = summary.message_of("assistant", "Ada builds a boat.", 600)
     messages = [earlier, *(user(f"question {number} {'y' * 150}") for number in range(50))]
-    text = summary.deterministic(messages, 1_000)
+    text = summary.deterministic(order(*messages, characters_max=1_000))
     assert text.startswith("Ada builds a boat.\n- …\n- user: question")
     assert "question 49" in text
     assert "question 0 " not in text
@@ -51,7 +60,7 @@ def test_a_plain_summary_carries_an_earlier_one_on_and_keeps_the_newest() -> Non
 
 
 def test_a_plain_summary_of_what_can_not_be_read_is_still_one() -> None:
-    assert summary.deterministic([b"\xff", b"[]", b'{"role": 7, "content": 8}'], 600)
+    assert summary.deterministic(order(b"\xff", b"[]", b'{"role": 7, "content": 8}'))
 
 
 def test_a_summary_is_bounded_and_found_again() -> None:
@@ -69,11 +78,13 @@ def test_a_summary_is_bounded_and_found_again() -> None:
         (b'{"role":"assistant","content":"<think>hm\\nhm</think>so far"}', "so far"),
         (b'{"role":"assistant","content":[{"type":"text","text":"so far"}]}', "so far"),
         (b'{"role":"assistant","content":null,"tool_calls":[]}', ""),
+        (b'{"role":"assistant","content":"<think>They spoke of"}', ""),
         (b"[]", ""),
     ],
 )
 def test_the_text_of_an_answer(answer: bytes, text: str) -> None:
-    assert summary.text_in(answer) == text
+    assert summary.text_in(Answer(answer, "stop")) == text
+    assert summary.text_in(Answer(answer, "length")) == ""
 
 
 @pytest.mark.parametrize(("tokens", "characters"), [(0, 200), (1_000, 800), (64_000, 16_000), (10_000, 8_000)])

@@ -7,6 +7,7 @@ goes wrong comes out as a `ModelError` that says whose fault it is.
 import asyncio
 import contextlib
 import io
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -72,6 +73,7 @@ _decode_completion = msgspec.json.Decoder(_Completion, strict=False).decode
 _decode_chunk = msgspec.json.Decoder(_StreamedChunk, strict=False).decode
 _decode_models = msgspec.json.Decoder(_Models, strict=False).decode
 _encode = msgspec.json.Encoder().encode
+_CODE = re.compile(r"[\w.:/-]{1,64}", re.ASCII)  # what a model server calls an error is told in headers and logs too
 
 
 class UpstreamModel:
@@ -266,7 +268,7 @@ def _told(status: int, told: object, retry_after: str = "") -> ModelRefused:
     return ModelRefused(
         status,
         message[:ERROR_CHARACTERS_MAX],
-        code=code if isinstance(code, str) else None,
+        code=code if isinstance(code, str) and _CODE.fullmatch(code) else None,
         param=param if isinstance(param, str) else None,
         retry_after=retry_after,
     )

@@ -5,9 +5,9 @@ again when they are next asked for.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from eventstore.events import ForkPoint, SessionStarted, lineage_stream
+from eventstore.events import ForkPoint, SessionDeleted, SessionStarted, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, Recorded
 from projections.session import NOTHING, Inherited, Session
 
@@ -56,7 +56,7 @@ class Sessions:
 
     async def catch_up(self, session: Session) -> None:
         """Take in what others have recorded in the session's stream."""
-        take_in(session, await self._log.read(session.stream, session.version))
+        await self._take_in(session, await self._log.read(session.stream, session.version))
 
     def forget(self, stream: str) -> None:
         """Have the session folded again when it is next asked for."""
@@ -77,12 +77,17 @@ class Sessions:
 
     async def _fold(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Session:
         session = Session(stream, keeps_past=keeps_past)
+        await self._take_in(session, events, keeps_past=keeps_past)
+        return session
+
+    async def _take_in(self, session: Session, events: Sequence[Recorded], *, keeps_past: bool = False) -> None:
         for recorded in events:
             if isinstance(recorded.event, SessionStarted) and recorded.event.forked_from:
                 fork = recorded.event.forked_from
-                session.inherit(await self._inherited(session.tenant, fork, recorded.position, keeps_past=keeps_past))
-            session.apply(recorded)
-        return session
+                inherited = await self._inherited(session.tenant, fork, recorded.position, keeps_past=keeps_past)
+                if recorded.version == session.version + 1:
+                    session.inherit(inherited)
+            take_in(session, (recorded,))
 
     async def _inherited(self, tenant: str, fork: ForkPoint, position: int, *, keeps_past: bool) -> Inherited:
         """What a fork recorded at `position` inherits: of its parent as that was then, whatever has become of it.
@@ -96,10 +101,22 @@ class Sessions:
         # this very fork, as the id of a deleted session may be used again for a fork of its fork.
         if not keeps_past and parent not in self._loading and (found := (await self.get(parent)).up_to(fork.turn_id)):
             return found
-        events = [recorded for recorded in await self._log.read(parent) if recorded.position < position]
+        events = _life_of(fork.turn_id, (e for e in await self._log.read(parent) if e.position < position))
         if not keeps_past and (found := (await self._fold(parent, events)).up_to(fork.turn_id)):
             return found
         return (await self._fold(parent, events, keeps_past=True)).up_to(fork.turn_id) or NOTHING
+
+
+def _life_of(turn_id: str, events: Iterable[Recorded]) -> list[Recorded]:
+    """The stream up to the deletion behind the turn: a fork may have left just before it, and begun just after."""
+    life: list[Recorded] = []
+    has_turn = False
+    for recorded in events:
+        if has_turn and isinstance(recorded.event, SessionDeleted):
+            break
+        has_turn = has_turn or (isinstance(recorded.event, TurnCompleted) and recorded.event.turn_id == turn_id)
+        life.append(recorded)
+    return life
 
 
 def take_in(session: Session, events: Sequence[Recorded]) -> None:

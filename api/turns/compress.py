@@ -18,7 +18,7 @@ import msgspec
 from api.turns.request import TurnRequest
 from api.turns.summary import is_summary
 from eventstore.events import TurnCompleted, TurnStarted
-from projections.messages import input_messages
+from projections.messages import input_messages, size_bytes
 from projections.session import Session, Turn
 from projections.usage import tokens_of
 
@@ -81,7 +81,7 @@ _UNKNOWN = _Shape()
 def asked_bytes(session: Session, request: TurnRequest) -> int:
     """How much `request` adds to the session's transcript in the prompt."""
     new = request.items if session.newest else request.opening
-    return sum(map(len, new)) + sum(map(len, request.instructions)) + len(request.parameters)
+    return sum(map(size_bytes, new)) + sum(map(len, request.instructions)) + len(request.parameters)
 
 
 def size_of(session: Session, asked_bytes: int) -> Size:
@@ -120,7 +120,7 @@ def cut_of(transcript: Sequence[bytes], new: Iterable[bytes], size: Size, thresh
     A prompt smaller than the threshold is cut as though it were at it.
     """
     shapes = [_shape(message) for message in transcript]
-    weights = [len(message) * size.tokens_per_byte for message in transcript]
+    weights = [size_bytes(message) * size.tokens_per_byte for message in transcript]
     whole = _uncut_before([*shapes, *map(_shape, new)])
     budget = KEPT_SHARE * min(threshold_tokens or size.tokens, size.tokens)
     tail_at = _tail_at(shapes, weights, whole, budget, size.tokens)

@@ -47,8 +47,8 @@ class Fork(NamedTuple):
     """Where a session begins as a fork, and what it takes over: the session that it leaves, and its title."""
 
     point: ForkPoint
-    source: SessionStarted | None
-    title: str
+    source: SessionStarted | None = None
+    title: str = ""
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,11 +65,14 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     recalled: tuple[Recalled, ...] = ()
     uncompressed: str = ""
     idempotency_scope: str = ""
+    is_there: bool = False  # the session had started when the turn was let in
 
 
 def begin(session: Session, command: Begin) -> list[Event]:
     """The turn opens; a session that lacks starts first; a turn left open by a crash is cancelled first."""
     events: list[Event] = []
+    if command.is_there and session.started is None:
+        raise TurnNotOpen("the session was deleted meanwhile")
     if session.open:
         if not (has_expired(session.open, command.now_us) or command.is_gone(session.open)):
             raise TurnInProgress("another turn of this session is still running")
@@ -204,19 +207,25 @@ def evict_ended(session: Session, turns: Sequence[Turn], reason: EvictReason) ->
 
 
 class Rotate(msgspec.Struct, frozen=True, kw_only=True):
-    """Compress a session as it was at `version`. `started` begins the lineage where that is a fork without a turn."""
+    """Compress a transcript of so many messages. `started` begins the lineage where that is a fork without a turn."""
 
-    version: int
+    messages: int
     rotated: CompressionRotated
     started: SessionStarted | None = None
 
 
 def rotate(session: Session, command: Rotate) -> list[Event]:
-    """The session goes on in a child; nothing where it has moved on since, or where a turn is open in it."""
-    if session.version != command.version or session.open:
+    """The session goes on in a child; nothing where its transcript is another by now, or where a turn is open in it.
+
+    It may have been renamed meanwhile, and some of its responses evicted.
+    """
+    rotated, started = command.rotated, command.started
+    tip_id = started.session_id if started else session.session_id
+    is_there = session.started is None if started else session.started is not None
+    if session.open or not is_there or tip_id != rotated.old_session_id or len(session.transcript) != command.messages:
         return []
-    began = [command.started] if session.started is None and command.started else []
-    return [*began, command.rotated]
+    title = next_title(started.title if started else session.title)
+    return [*([started] if started else []), msgspec.structs.replace(rotated, title=title)]
 
 
 def has_expired(turn: Turn, now_us: int) -> bool:

@@ -80,8 +80,7 @@ class Outage:
         self, opened: AbstractAsyncContextManager[LiveTurn], request: TurnRequest, *, is_recorded: bool = True
     ) -> AsyncIterator[LiveTurn]:
         """The turn that `opened` is, or one without history where it can not be opened for lack of the log."""
-        if self._waiting:
-            await self._try(CATCH_UP_S)
+        await self.catch_up()
         async with contextlib.AsyncExitStack() as stack:
             try:
                 turn = await stack.enter_async_context(opened)
@@ -91,6 +90,11 @@ class Outage:
                     stack.enter_context(self._room(request, error))
                 turn = self._without_history(request, error, is_recorded=is_recorded)
             yield turn
+
+    async def catch_up(self) -> None:
+        """Record what waits, as far as that goes in a moment."""
+        if self._waiting:
+            await self._try(CATCH_UP_S)
 
     async def stop(self, wait_s: float) -> None:
         """Record what waits: one attempt, and more while `wait_s` lasts. What is left then is told, and lost."""

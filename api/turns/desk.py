@@ -13,8 +13,8 @@ from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.refusals import SessionExists, SessionNotFound, TurnNotFound
 from api.turns.request import Names, TurnRequest
+from api.turns.service import Turns
 from api.turns.titles import next_title
-from api.turns.work import Work
 from eventstore.events import ForkPoint, TurnCancelled, lineage_stream
 from projections.session import Session
 
@@ -24,9 +24,9 @@ _TURN_ID_PREFIXES = ("resp_", "chatcmpl-", "run_")
 class Desk:
     """Where sessions of all tenants are made, changed and deleted."""
 
-    def __init__(self, lineages: Lineages, work: Work, eviction: Eviction | None = None) -> None:
+    def __init__(self, lineages: Lineages, turns: Turns, eviction: Eviction | None = None) -> None:
         self._lineages = lineages
-        self._work = work
+        self._turns = turns
         self._eviction = eviction or Eviction(lineages)
 
     async def create(self, wanted: NewSession) -> str:
@@ -46,10 +46,11 @@ class Desk:
 
     async def delete(self, tenant: str, session_id: str) -> None:
         """Delete the lineage, whichever of its ids was named; raises `SessionNotFound`. A turn that is open ends."""
+        await self._turns.record_late()
         session = await self._lineages.reader.session(tenant, session_id)
         for event in await self._lineages.commit(session, decide_session.delete):
             if isinstance(event, TurnCancelled):
-                self._work.interrupt(event.turn_id)
+                self._turns.work.interrupt(event.turn_id)
         self._lineages.directory.forget_lineage(tenant, session.root_id)
         self._eviction.forget_lineage(tenant, session.root_id)
 

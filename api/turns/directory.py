@@ -106,7 +106,7 @@ class Directory:
         return root_id
 
     def learn(self, tenant: str, kind: str, name: str, root_id: str) -> None:
-        """Remember a name that was just recorded. A name leads to one lineage for good: known is never wrong."""
+        """Remember a name that was just recorded. It leads to one lineage until that is deleted."""
         if (tenant, kind, name) in self._known:
             return
         self._known[tenant, kind, name] = root_id
@@ -115,6 +115,7 @@ class Directory:
 
     def forget_response(self, tenant: str, turn_id: str) -> None:
         """An evicted response leads nowhere."""
+        self._deletions += 1
         self._known.pop((tenant, "response", turn_id), None)
 
     def forget_lineage(self, tenant: str, root_id: str) -> None:

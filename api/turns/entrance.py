@@ -3,14 +3,14 @@
 from api.ids import new_session_id
 from api.turns import decide
 from api.turns.decide import Fork
-from api.turns.directory import RESPONSE
+from api.turns.directory import RESPONSE, Place
 from api.turns.eviction import Eviction
 from api.turns.histories import Histories
 from api.turns.lineages import Lineages
 from api.turns.refusals import NothingNew, PreviousNotFound
 from api.turns.request import TurnRequest
 from eventstore.events import ForkPoint, lineage_stream
-from projections.session import NOTHING, Inherited, Session
+from projections.session import Inherited, Session
 
 
 class Entrance:
@@ -28,27 +28,45 @@ class Entrance:
         """
         if not request.items:
             await self._refuse_nothing_new(request)
-        matched = await self._histories.find(request)
-        root_id, after = matched or await self._lineages.directory.place(request.tenant, request.names)
-        stream = lineage_stream(request.tenant, root_id)
-        await self._lineages.line.enter(stream)
-        try:
-            session = await self._lineages.sessions.get(stream)
-            if after and not matched:
-                await self._eviction.continue_from(session, after)
-            if not after or (session.newest and session.newest.turn_id == after):
-                return session, None
-            if matched and not await self._histories.still_there(request, session, after):
-                inherited, fork = NOTHING, None  # deleted while this turn waited for it
-            else:
-                inherited, fork = await self._behind(session, after), _fork_of(session, after)
-        except BaseException:
+        while True:
+            matched = await self._histories.find(request)
+            place = matched or await self._lineages.directory.place(request.tenant, request.names)
+            stream = lineage_stream(request.tenant, place.root_id)
+            await self._lineages.line.enter(stream)
+            try:
+                session = await self._lineages.sessions.get(stream)
+                is_moved = _leads_elsewhere(request, session)
+                if not is_moved and await self._goes_on(session, place, is_matched=matched is not None):
+                    return session, None
+                fork = None if is_moved else await self._fork(request, session, place, is_matched=matched is not None)
+            except BaseException:
+                self._lineages.line.leave(stream)
+                raise
             self._lineages.line.leave(stream)
-            raise
-        self._lineages.line.leave(stream)
-        forked = Session(lineage_stream(request.tenant, new_session_id()), inherited)
-        await self._lineages.line.enter(forked.stream)
-        return forked, fork
+            if fork:
+                forked, _ = fork
+                await self._lineages.line.enter(forked.stream)
+                return fork
+
+    async def _goes_on(self, session: Session, place: Place, *, is_matched: bool) -> bool:
+        """Whether the turn joins the session's end; raises `PreviousNotFound` where it may not even fork."""
+        if not place.after:
+            return True
+        if not is_matched:
+            await self._eviction.continue_from(session, place.after)
+        return session.newest is not None and session.newest.turn_id == place.after
+
+    async def _fork(
+        self, request: TurnRequest, session: Session, place: Place, *, is_matched: bool
+    ) -> tuple[Session, Fork | None]:
+        """A session of its own behind a turn that is not the newest."""
+        stream = lineage_stream(request.tenant, new_session_id())
+        if not is_matched:
+            return Session(stream, await self._behind(session, place.after)), _fork_of(session, place.after)
+        if not await self._histories.still_there(request, session, place.after):
+            return Session(stream), None  # deleted while this turn waited for it
+        # Its client sent words that were said before, and knows of no session: it takes over nothing but those.
+        return Session(stream, await self._behind(session, place.after)), Fork(_point(session, place.after))
 
     def leave(self, session: Session) -> None:
         """Let the next turn of the lineage in."""
@@ -79,7 +97,16 @@ class Entrance:
             raise NothingNew(decide.NOTHING_NEW)
 
 
+def _leads_elsewhere(request: TurnRequest, session: Session) -> bool:
+    """Whether the lineage was deleted while the turn waited for it, asked for by an id that is free by now."""
+    is_deleted = session.started is None and session.version > 0
+    return is_deleted and request.names.session_id not in ("", session.root_id)
+
+
 def _fork_of(session: Session, turn_id: str) -> Fork:
     """A fork of the session behind one of its turns."""
-    point = ForkPoint(session_id=session.session_id, root_id=session.root_id, turn_id=turn_id)
-    return Fork(point, session.started, session.title)
+    return Fork(_point(session, turn_id), session.started, session.title)
+
+
+def _point(session: Session, turn_id: str) -> ForkPoint:
+    return ForkPoint(session_id=session.session_id, root_id=session.root_id, turn_id=turn_id)

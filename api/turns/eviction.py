@@ -75,11 +75,13 @@ class Eviction:
 
     async def continue_from(self, session: Session, turn_id: str) -> None:
         """A turn goes on from the response of one of the session's turns: a use of it. Raises `PreviousNotFound`."""
-        if not (self._max or self._ttl_us):
-            return
         newest = session.newest
-        turn = newest if newest and newest.turn_id == turn_id else (await self._found(session, (turn_id,)))[0]
-        if not await self._use(session, turn):
+        turn = newest if newest and newest.turn_id == turn_id else session.find(turn_id)
+        if not (self._max or self._ttl_us):
+            is_there = turn is None or not turn.evicted
+        else:
+            is_there = await self._use(session, turn or (await self._found(session, (turn_id,)))[0])
+        if not is_there:
             raise PreviousNotFound(f"Previous response with id '{RESPONSE}{turn_id}' not found.")
 
     async def made(self, session: Session, turn: Turn) -> None:

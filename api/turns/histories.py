@@ -76,4 +76,6 @@ class Histories:
 
 
 def _is_of(session: Session, turn: Turn, scope: Scope) -> bool:
-    return isinstance(turn.ended, TurnCompleted) and scope_of(session, turn.started) == scope
+    """Whether it is the requester's, in a session that adds nothing to what its clients send."""
+    is_plain = session.started is not None and not session.started.system_prompt
+    return is_plain and isinstance(turn.ended, TurnCompleted) and scope_of(session, turn.started) == scope

@@ -92,22 +92,26 @@ class Claim:
         Waits until it has ended, one of the background only until it is open. Raises `KeyReused`, `LineageBusy`.
         """
         is_same = self.request.body_digest == request.body_digest
+        give_up = asyncio.get_running_loop().time() + wait_s
+        # Another request is refused as soon as the key is the holder's: that one may yet be the wrong one itself.
+        await self._wait_for(self._over if is_same and not request.background else self._opened, give_up)
+        turn = self._turn
+        if turn is None or not _counts(turn.turn, is_over=self._over.done()):
+            await self._wait_for(self._over, give_up)  # cancelled, and the holder has not let go yet
+            return None
+        _check_same(self.request.body_digest, request)
+        return Replayed(turn.session_id, turn.turn)
+
+    async def _wait_for(self, future: "asyncio.Future[None]", give_up: float) -> None:
         if self._waiting >= WAITING_MAX:
             raise LineageBusy(f"{WAITING_MAX} requests with this idempotency key wait already")
         self._waiting += 1
         try:
-            # Another request is refused as soon as the key is the holder's: that one may yet be the wrong one itself.
-            awaited = self._over if is_same and not request.background else self._opened
-            await asyncio.wait((awaited,), timeout=wait_s)
+            await asyncio.wait((future,), timeout=_left(give_up))
         finally:
             self._waiting -= 1
-        if not awaited.done():
+        if not future.done():
             raise LineageBusy(STILL_RUNNING)
-        turn = self._turn
-        if turn is None or not _counts(turn.turn, is_over=self._over.done()):
-            return None
-        _check_same(self.request.body_digest, request)
-        return Replayed(turn.session_id, turn.turn)
 
 
 class Keys:

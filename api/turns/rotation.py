@@ -9,8 +9,9 @@ Where the summary's model refuses turnlog, or can not be reached, nothing change
 not to be had back, and the network will be. Where it answers with something else than a summary, a plain one is made.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -29,10 +30,11 @@ from api.models.model import (
 from api.turns import compress, decide, summary
 from api.turns.compress import Compression, Cut, Size
 from api.turns.decide import Rotate
+from api.turns.directory import session_not_found
 from api.turns.lineages import Lineages
 from api.turns.refusals import NothingToCompress, TurnInProgress
 from api.turns.request import TurnRequest
-from api.turns.titles import next_title
+from api.turns.summary import Order
 from eventstore.events import CompressionRotated, SessionStarted, Trigger, lineage_stream
 from projections.session import Session
 
@@ -40,6 +42,7 @@ ANY_MODEL = "*"
 # Refusals that say nothing of the summary that was asked for: of the key, of the quota, and of the way there.
 PASSING_STATUSES = frozenset({401, 402, 403, 408, 429, 502, 503, 504})
 PASSING_CODES = frozenset({"insufficient_quota"})
+SUMMARY_S = 60.0  # for the whole of it: a turn waits for it, and its client
 COOLING_S = 60.0  # after a time-out: not every turn is to wait for the same silence
 
 _log = structlog.get_logger()
@@ -89,6 +92,15 @@ class Rotations:
         self._default = models.get(ANY_MODEL, default)
         self._models = models
         self._silent_until_s: dict[str, float] = {}
+        self._going_on: dict[str, asyncio.Task[CompressionRotated | None]] = {}  # by stream
+
+    async def stop(self) -> None:
+        """Break off what is going on; what it was for is as it was."""
+        tasks = list(self._going_on.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def before_turn(
         self, session: Session, request: TurnRequest, beside_bytes: int, start: Callable[[], SessionStarted]
@@ -108,7 +120,7 @@ class Rotations:
         if cut is None or cut.tokens_saved <= summary.tokens_max(wanted.threshold_tokens):
             return NOT_DUE  # a summary might take as much as it saves
         try:
-            rotated = await self._rotate(session, wanted, size, cut, None if session.started else start())
+            rotated = await self._once(session, wanted, size, cut, None if session.started else start())
         except ModelError as error:
             why = {"tokens": size.tokens, "code": error.code, "reason": str(error)}
             _log.warning("the session was not compressed", session_id=session.session_id, **why)
@@ -125,14 +137,16 @@ class Rotations:
             return await self._now(session, focus)
 
     async def _now(self, session: Session, focus: str) -> CompressionRotated:
-        model = session.newest.started.model if session.newest else ""
+        if session.started is None:
+            raise session_not_found(session.root_id)
+        model = session.newest.started.model if session.newest else session.started.model
         limits = self._limits(model)
         size = compress.size_of(session, 0)
         cut = compress.cut_of(session.transcript, (), size, limits.threshold_tokens)
         if cut is None:
             raise NothingToCompress("the session is too short: a summary would save too little")
         wanted = Wanted(limits.threshold_tokens or size.tokens, limits, model, "manual", focus)
-        rotated = await self._rotate(session, wanted, size, cut, None)
+        rotated = await self._once(session, wanted, size, cut, None)
         if rotated is None:
             raise TurnInProgress("another turn of this session is still running")
         return rotated
@@ -146,14 +160,41 @@ class Rotations:
     def _limits(self, model: str) -> Compression:
         return self._models.get(model, self._default)
 
+    async def _once(
+        self, session: Session, wanted: Wanted, size: Size, cut: Cut, started: SessionStarted | None
+    ) -> CompressionRotated | None:
+        """Rotate, or wait for who is at it. A client that hangs up meanwhile takes nothing with it: the summary is paid
+        for, and its next request finds the session compressed.
+        """
+        stream = session.stream
+        task = self._going_on.get(stream)
+        if task is None:
+            task = self._going_on[stream] = asyncio.create_task(
+                self._rotate(session, wanted, size, cut, started), name="rotation"
+            )
+            task.add_done_callback(lambda done: self._ended(stream, done))
+        return await asyncio.shield(task)
+
+    def _ended(self, stream: str, task: "asyncio.Task[CompressionRotated | None]") -> None:
+        del self._going_on[stream]
+        if not task.cancelled():
+            task.exception()  # told to whoever waited, if anybody still did
+
     async def _rotate(
         self, session: Session, wanted: Wanted, size: Size, cut: Cut, started: SessionStarted | None
     ) -> CompressionRotated | None:
         """Have a summary made and move the lineage on; None where the session has moved on meanwhile."""
-        version, transcript = session.version, session.transcript
-        characters = summary.characters_max(wanted.threshold_tokens)
-        written = await self._summary(transcript[cut.head : cut.tail_at], wanted, characters)
-        message = summary.message_of(compress.summary_role(transcript, cut), written.text, characters)
+        transcript = tuple(session.transcript)
+        order = Order(
+            messages=transcript[cut.head : cut.tail_at],
+            model=wanted.limits.summary_model or wanted.model,
+            told=wanted.limits.summary_prompt,
+            focus=wanted.focus,
+            characters_max=summary.characters_max(wanted.threshold_tokens),
+            shown_characters_max=summary.shown_max(wanted.limits.context_tokens, size.tokens_per_byte),
+        )
+        written = await self._summary(order)
+        message = summary.message_of(compress.summary_role(transcript, cut), written.text, order.characters_max)
         rotated = CompressionRotated(
             old_session_id=started.session_id if started else session.session_id,
             session_id=new_session_id(),
@@ -166,9 +207,8 @@ class Rotations:
             tokens_after=size.tokens - cut.tokens_saved + compress.estimate(len(message)),
             summariser=written.summariser,
             usage=written.usage,
-            title=next_title(started.title if started else session.title),
         )
-        command = Rotate(version=version, rotated=rotated, started=started)
+        command = Rotate(messages=len(transcript), rotated=rotated, started=started)
         await self._lineages.commit(session, partial(decide.rotate, command=command))
         if session.session_id != rotated.session_id:
             return None
@@ -176,33 +216,29 @@ class Rotations:
         _log.info("the session was compressed", session_id=rotated.session_id, **_told(rotated))
         return rotated
 
-    async def _summary(self, messages: Sequence[bytes], wanted: Wanted, characters: int) -> Summary:
+    async def _summary(self, order: Order) -> Summary:
         """Raises `ModelError` where nothing is to change."""
-        plain = summary.deterministic(messages, characters)
         if self._summariser is None:
-            return Summary(plain)
-        model = wanted.limits.summary_model or wanted.model
+            return Summary(summary.deterministic(order))
         try:
-            answer = await self._ask(self._summariser, messages, wanted, model, characters)
+            answer = await self._ask(self._summariser, order)
         except ModelError as error:
             if _is_passing(error):
                 raise
-            _log.warning("no summary from the model: a plain one was made", model=model, reason=str(error))
-            return Summary(plain)
-        text = summary.text_in(answer.message)
-        return Summary(text, model, answer.usage) if text else Summary(plain)
+            _log.warning("no summary from the model: a plain one was made", model=order.model, reason=str(error))
+            return Summary(summary.deterministic(order))
+        text = summary.text_in(answer)
+        return Summary(text, order.model, answer.usage) if text else Summary(summary.deterministic(order))
 
-    async def _ask(
-        self, summariser: Model, messages: Sequence[bytes], wanted: Wanted, model: str, characters: int
-    ) -> Answer:
-        if time.monotonic() < self._silent_until_s.get(model, 0.0):
+    async def _ask(self, summariser: Model, order: Order) -> Answer:
+        if time.monotonic() < self._silent_until_s.get(order.model, 0.0):
             raise ModelTimeout("the model server was too slow to summarise a moment ago")
-        prompt = summary.prompt_for(messages, model, wanted.limits.summary_prompt, wanted.focus, characters)
         try:
-            return await summariser.complete(prompt)
-        except ModelTimeout:
-            self._silent_until_s = {model: time.monotonic() + COOLING_S}
-            raise
+            async with asyncio.timeout(SUMMARY_S):
+                return await summariser.complete(summary.prompt_for(order))
+        except (ModelTimeout, TimeoutError) as error:
+            self._silent_until_s = {order.model: time.monotonic() + COOLING_S}
+            raise ModelTimeout(str(error) or f"no summary within {SUMMARY_S:g} s") from error
 
 
 def _is_passing(error: ModelError) -> bool:

@@ -52,6 +52,7 @@ class Prepared(NamedTuple):
     """What was found out before a turn begins."""
 
     fork: Fork | None = None
+    is_there: bool = False
     uncompressed: str = ""
     remembered: Remembered = UNTOLD
     marks: Marks = PLAIN
@@ -98,7 +99,9 @@ class Turns:
 
         Raises `Refusal`, `ModelError`, `LogError`.
         """
-        opened = self._once(request) if request.idempotency_key else self._recorded(request)
+        if request.idempotency_key:
+            return self._once(request)  # never without the log: only that tells what the key has made
+        opened = self._recorded(request)
         return self._outage.covering(opened, request) if self._outage else opened
 
     def unrecorded(self, request: TurnRequest) -> AbstractAsyncContextManager[LiveTurn]:
@@ -183,6 +186,11 @@ class Turns:
             cancelled += 1
         return cancelled
 
+    async def record_late(self) -> None:
+        """Record what was answered while the log was out of reach, before something else is done to its session."""
+        if self._outage:
+            await self._outage.catch_up()
+
     async def stop(self, grace_s: float) -> None:
         """Take no new turns, give the running ones `grace_s`, cancel what is left; record what waits for the log."""
         loop = asyncio.get_running_loop()
@@ -193,6 +201,7 @@ class Turns:
 
     async def _prepare(self, session: Session, request: TurnRequest, fork: Fork | None) -> Prepared:
         """What comes before a turn whose place is held: what was said elsewhere, and a rotation where one is due."""
+        is_there = session.started is not None
         remembered = UNTOLD
         if self._memory and request.session_key and request.uses_memory:
             remembered = await remember(self._memory, self._lineages.sessions, session, request, fork)
@@ -204,7 +213,8 @@ class Turns:
         marks = PLAIN
         if outcome.mark or remembered.recalled:
             marks = Marks(compression=outcome.mark, recalled=len(remembered.recalled))
-        return Prepared(fork, outcome.uncompressed, remembered, marks)
+        is_there = is_there or outcome.is_rotated  # a fork that begins compressed has started by now
+        return Prepared(fork, is_there, outcome.uncompressed, remembered, marks)
 
     async def _begin(self, session: Session, request: TurnRequest, prepared: Prepared) -> OpenTurn:
         loop = asyncio.get_running_loop()
@@ -272,6 +282,7 @@ class Turns:
             now_us=time.time_ns() // 1_000,
             is_gone=self.work.is_gone,
             fork=prepared.fork,
+            is_there=prepared.is_there,
             uncompressed=prepared.uncompressed,
             recalled=prepared.remembered.recalled,
             idempotency_scope=request.idempotency_scope,

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from api.models.model import Prompt
+from api.models.model import Answer, Prompt
 from projections.messages import fields, text_of
 
 # By these words an earlier summary is known again in a transcript: they are stored, and never change.
@@ -20,6 +20,7 @@ PROMPT = (
 )
 MESSAGE_CHARACTERS_MAX = 6_000  # of one message, as the summariser is shown it
 SHOWN_CHARACTERS_MAX = 1_000_000
+SHOWN_SHARE = 0.7  # of the context window; the rest is for the words around it, and for the summary
 SAID_CHARACTERS_MAX = 200  # of one message in a summary that no model has written
 CHARACTERS_PER_TOKEN = 4
 CHARACTERS_PER_WORD = 6
@@ -29,6 +30,13 @@ DETERMINISTIC = "deterministic"
 _HEADING_BYTES = HEADING.encode()
 
 _encode = msgspec.json.Encoder().encode
+
+
+def shown_max(context_tokens: int, tokens_per_byte: float) -> int:
+    """How much of a conversation the summariser is shown, in characters: what its context is sure to hold."""
+    if not context_tokens:
+        return SHOWN_CHARACTERS_MAX
+    return min(SHOWN_CHARACTERS_MAX, int(SHOWN_SHARE * context_tokens / max(tokens_per_byte, 1 / CHARACTERS_PER_TOKEN)))
 
 
 def characters_max(threshold_tokens: int) -> int:
@@ -43,31 +51,48 @@ def tokens_max(threshold_tokens: int) -> int:
     return (characters_max(threshold_tokens) + len(HEADING)) // CHARACTERS_PER_TOKEN
 
 
-def prompt_for(messages: Sequence[bytes], model: str, told: str, focus: str, characters: int) -> Prompt:
-    """What a model is asked for a summary of `messages`. `told` replaces turnlog's own words where it is not empty."""
-    words = characters // CHARACTERS_PER_WORD
-    system = told or PROMPT.format(words=words)
-    if focus:
-        system = f"{system}\n\nThe user asks to keep above all: {focus}"
-    shown = _clipped("\n\n".join(_shown(message) for message in messages), SHOWN_CHARACTERS_MAX)
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A summary to be written of `messages`, by `model`; `told` replaces turnlog's own words where it is not empty.
+
+    No more than `shown_characters_max` characters of the conversation are shown, none of the summary more kept than
+    `characters_max`.
+    """
+
+    messages: Sequence[bytes]
+    model: str
+    characters_max: int
+    told: str = ""
+    focus: str = ""
+    shown_characters_max: int = SHOWN_CHARACTERS_MAX
+
+
+def prompt_for(order: Order) -> Prompt:
+    """What the model is asked."""
+    system = order.told or PROMPT.format(words=order.characters_max // CHARACTERS_PER_WORD)
+    if order.focus:
+        system = f"{system}\n\nThe user asks to keep above all: {order.focus}"
+    shown = _clipped("\n\n".join(_shown(message) for message in order.messages), order.shown_characters_max)
     asked = [
         _encode({"role": "system", "content": system}),
         _encode({"role": "user", "content": f"The conversation:\n\n{shown}\n\nWrite the summary now."}),
     ]
-    return Prompt(model=model, messages=asked, instructions=1, messages_bytes=sum(map(len, asked)), parameters={})
+    return Prompt(model=order.model, messages=asked, instructions=1, messages_bytes=sum(map(len, asked)), parameters={})
 
 
-def text_in(answer: bytes) -> str:
-    """The text of a model's answer; without what a thinking model thought aloud."""
-    text = text_of(fields(answer).get("content"))
-    return re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
+def text_in(answer: Answer) -> str:
+    """The text of a model's answer, without what a thinking model thought aloud; empty where it was cut short."""
+    if answer.finish_reason != "stop":
+        return ""
+    text = text_of(fields(answer.message).get("content"))
+    return re.sub(r"\A\s*<think>.*?(</think>|\Z)", "", text, flags=re.DOTALL).strip()
 
 
-def deterministic(messages: Sequence[bytes], characters: int) -> str:
+def deterministic(order: Order) -> str:
     """A summary without a model: an earlier summary, then the beginning of every message while there is room.
 
     The newest messages are kept where there is not room for all.
     """
+    messages, characters = order.messages, order.characters_max
     earlier = [text for message in messages if (text := summary_in(message))]
     kept = _clipped("\n\n".join(earlier), characters // 2)
     room = characters - len(kept)
