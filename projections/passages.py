@@ -9,8 +9,8 @@ Every document begins with marks: words that no text can hold, one for its tenan
 lineage. A query always asks for a mark, so that it walks no other tenant's documents, and weighs none.
 
 `apply` runs on the event loop and only writes plain rows, gathered where turns come and go. The index takes in what has
-completed once a transaction, in `settle`. An index without text can only forget a document that it is shown again: that is what `forget` does for a
-deleted lineage, whose rows are gone by then, so that nothing of it is found even before.
+completed once a transaction, in `settle`. An index without text can only forget a document that it is shown again: that
+is what `forget` does for a deleted lineage, whose rows are gone by then, so that nothing of it is found even before.
 """
 
 import hashlib
