@@ -113,17 +113,19 @@ ORDER BY p.position DESC
 FIND_TITLES = """
 SELECT -rowid FROM passages_fts WHERE passages_fts MATCH ? AND rowid < 0 ORDER BY rowid LIMIT ?
 """
-# One word of several that are looked for in one statement: its number, and the newest documents that hold it.
-FIND_WORD = "SELECT * FROM (SELECT ?, rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid DESC LIMIT ?)"
+# One word of several that are looked for in one statement: its number, and the newest documents that hold it, as JSON:
+# the position of each, with that of its start. One row a word: each row would cost the interpreter's lock.
+FIND_WORD = """
+SELECT ?, json_group_object(p.position, p.started)
+FROM (SELECT rowid AS id FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid DESC LIMIT ?)
+CROSS JOIN passages p ON p.position = id
+"""
 LINEAGES = """
 SELECT id, root_id, tip_id, parent_id, title, source, started_us
 FROM passage_lineages WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY id DESC
 """
 LINEAGE = "SELECT id FROM passage_lineages WHERE stream = ?"
-STARTS = """
-SELECT p.position, p.started FROM passages p JOIN passage_lineages l ON l.id = p.lineage AND l.tenant = ?
-WHERE p.position IN (SELECT value FROM json_each(?))
-"""
+ANY = "SELECT 1 FROM passages_fts WHERE passages_fts MATCH ? AND rowid > 0 LIMIT 1"
 
 
 def tenant_mark(tenant: str) -> str:
