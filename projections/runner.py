@@ -86,7 +86,7 @@ class Runner:
         return runner
 
     async def level(self, position: int | None = None, *, wait_s: float | None = WAIT_S) -> None:
-        """Return once the views have got to that position of the log, its head unless given; raises `ViewsUnavailable`."""
+        """Return once the views have got to that position of the log, or to its head; raises `ViewsUnavailable`."""
         target = self._log.head().position if position is None else position
         if self._position < target or self._readers is None:
             self._target = max(self._target, target)

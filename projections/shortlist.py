@@ -77,9 +77,7 @@ def standing(texts: Sequence[str], words: Collection[str]) -> list[tuple[int, li
     """Where any of the words stand in which of the texts: see `matches`. Blocking unless the texts `are_plain`."""
     if not are_plain(texts):
         return matches(texts, " OR ".join(map(quoted, words)))
-    # The words come first, so that the expression skips to them; what precedes one is looked at when it is found.
-    any_word = re.compile(f"(?:{'|'.join(map(re.escape, words))})(?![a-z0-9])")
-    found = [(number, list(_standing(any_word, text.lower()))) for number, text in enumerate(texts)]
+    found = [(number, sorted(_standing(text.lower(), words))) for number, text in enumerate(texts)]
     return [(number, places) for number, places in found if places]
 
 
@@ -88,11 +86,14 @@ def are_plain(texts: Sequence[str]) -> bool:
     return all(text.isascii() for text in texts) and sum(map(len, texts)) <= PLAIN_CHARACTERS_MAX
 
 
-def _standing(any_word: re.Pattern[str], text: str) -> Iterator[tuple[int, str]]:
-    for match in any_word.finditer(text):
-        first = match.start()
-        if not first or not text[first - 1].isalnum():
-            yield first, match[0]
+def _standing(text: str, words: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Where the words stand in the text, as wholes, word by word. Quicker for a few than any regular expression."""
+    for word in words:
+        end = 0
+        while (first := text.find(word, end)) >= 0:
+            end = first + len(word)
+            if not (text[first - 1 : first].isalnum() or text[end : end + 1].isalnum()):
+                yield first, word
 
 
 def matches(texts: Sequence[str], match: str) -> list[tuple[int, list[tuple[int, str]]]]:

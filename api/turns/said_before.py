@@ -55,14 +55,14 @@ class Index(Protocol):
     """Searches the views."""
 
     async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:
-        """The rows that `sql` finds, once the views have got to that position, or to the head of the log."""
+        """The rows that `sql` finds, once the views have got to that position; by default to the head of the log."""
         ...
 
 
 class SaidBefore:
-    """A `Memory`. Where it is not told who has `spoken`, it waits for everything."""
+    """A `Memory`."""
 
-    def __init__(self, log: EventLog, views: Index, spoken: Spoken | None = None) -> None:
+    def __init__(self, log: EventLog, views: Index, spoken: Spoken) -> None:
         self._log = log
         self._views = views
         self._spoken = spoken
@@ -74,19 +74,17 @@ class SaidBefore:
 
     async def recall(self, question: Question) -> Sequence[Passage]:
         """See `Memory.recall`: oldest first, so that what was said later counts."""
-        tenant, key, left_out = question.tenant, question.session_key, question.left_out
-        position = self._spoken.behind(tenant, key, left_out) if self._spoken else None
-        if self._spoken and position is None:
-            return ()
+        position = self._spoken.behind(question.tenant, question.session_key, question.left_out)
         words = saying(self._words.of(question.text))
-        if not words:
+        if position is None or not words:
             return ()
         try:
             holders = await self._holders(question, words, position)
+            if not any(holders.values()):
+                await self._look_for_others(question, position)
+                return ()
             weights = weighed(holders)
             starts = {end: start for found in holders.values() for end, start in found.items()}
-            if not starts:
-                return ()
             turns = await turns_at(self._log, [(end, starts[end]) for end in heaviest(holders, weights)])
         except (ViewsUnavailable, ViewsUnusable, LogError) as error:
             raise MemoryUnavailable(str(error)) from error
@@ -95,23 +93,29 @@ class SaidBefore:
             return best(messages, weights, question.text)
         return await asyncio.to_thread(best, messages, weights, question.text)
 
-    async def _holders(
-        self, question: Question, words: Sequence[str], position: int | None
-    ) -> dict[str, dict[int, int]]:
+    async def _holders(self, question: Question, words: Sequence[str], position: int) -> dict[str, dict[int, int]]:
         """The newest turns that hold each of the words, by position; each with the position of its start."""
-        tenant, key, left_out = question.tenant, question.session_key, question.left_out
-        scope = quoted(scope_mark(tenant, key))
-        own = " OR ".join(quoted(lineage_mark(tenant, root_id)) for root_id in left_out)
+        scope, own = _marks(question)
         sql = " UNION ALL ".join([passages.FIND_WORD] * len(words))
         parameters: list[object] = []
         for number, word in enumerate(words):
             parameters += (number, f"({scope} AND {quoted(word)}) NOT ({own})", HOLDERS_MAX)
         rows = await self._views.search(sql, parameters, position)
-        holders = {words[number]: _places(found) for number, found in rows}
-        if self._spoken and not any(holders.values()) and self._spoken.may_be_alone(tenant, key, left_out):
+        return {words[number]: _places(found) for number, found in rows}
+
+    async def _look_for_others(self, question: Question, position: int) -> None:
+        """Find out, once, whether anybody else has said anything at all."""
+        tenant, key, left_out = question.tenant, question.session_key, question.left_out
+        if self._spoken.may_be_alone(tenant, key, left_out):
+            scope, own = _marks(question)
             found = await self._views.search(passages.ANY, (f"{scope} NOT ({own})",), position)
-            self._spoken.looked(tenant, key, left_out, found=bool(found))
-        return holders
+            self._spoken.looked(tenant, key, left_out, position, found=bool(found))
+
+
+def _marks(question: Question) -> tuple[str, str]:
+    """What all that was said under the key has, and what was said in the lineages that are left out."""
+    own = (quoted(lineage_mark(question.tenant, root_id)) for root_id in question.left_out)
+    return quoted(scope_mark(question.tenant, question.session_key)), " OR ".join(own)
 
 
 def saying(words: Iterable[str]) -> list[str]:
@@ -130,11 +134,12 @@ def weighed(holders: Mapping[str, Collection[int]]) -> dict[str, float]:
 
 def heaviest(holders: Mapping[str, Iterable[int]], weights: Mapping[str, float]) -> list[int]:
     """The turns whose words weigh most, by position; of equals the newest."""
-    scores: Counter[int] = Counter()
+    scores: dict[int, float] = {}
     for word, weight in weights.items():
         for position in holders[word]:
-            scores[position] += weight  # type: ignore[assignment]  # a Counter counts anything that adds up
-    return sorted(scores, key=lambda position: (-scores[position], -position))[:TURNS_MAX]
+            scores[position] = scores.get(position, 0.0) + weight
+    ranked = sorted(zip(scores.values(), scores, strict=True), reverse=True)
+    return [position for _, position in ranked[:TURNS_MAX]]
 
 
 def best(messages: Sequence[_Message], weights: Mapping[str, float], question: str) -> list[Passage]:

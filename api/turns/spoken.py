@@ -57,9 +57,9 @@ class Spoken:
                     self._key(session.tenant, key).speak(session.root_id, event.position)
 
     def behind(self, tenant: str, key: str, left_out: Collection[str]) -> int | None:
-        """The position up to which the views must have got to know what others have said; None where none ever have.
+        """The position up to which the views must have got, to know what others have said; None where none ever have.
 
-        Others are all lineages but those of the roots `left_out`. Nothing before the start of the process is waited for.
+        Others are all lineages but those of the roots `left_out`.
         """
         known = self._key(tenant, key)
         others = [position for root_id, position in known.speakers.items() if root_id not in left_out]
@@ -72,9 +72,14 @@ class Spoken:
         known = self._key(tenant, key)
         return not known.has_looked and known.speakers.keys() <= set(left_out)
 
-    def looked(self, tenant: str, key: str, left_out: Collection[str], *, found: bool) -> None:
-        """What the index has said: with nothing found, those who are left out, and were learned of, are all there are."""
+    def looked(self, tenant: str, key: str, left_out: Collection[str], position: int, *, found: bool) -> None:
+        """What the index, as of the position that it was to be `behind`, has said of others: found, or none.
+
+        With none, those who are left out and those learned of are all; unless some were forgotten meanwhile.
+        """
         known = self._key(tenant, key)
+        if known.floor > position:
+            return
         known.has_looked = True
         known.is_whole = not found
         for root_id in left_out if not found else ():
