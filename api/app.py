@@ -95,7 +95,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         )
         search_ = app[SEARCH] = Search(log, views, lineages.directory)
         parts.callback(search_.close)
-        memory = SaidBefore(log, views)
+        memory = SaidBefore(log, views, lineages.spoken)
         parts.callback(memory.close)
         parts.push_async_callback(rotations.stop)
         turns = app[TURNS] = Turns(

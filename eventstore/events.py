@@ -11,6 +11,7 @@ Facts hold no time: the log stamps `recorded_us` on each as it is recorded, once
 as the JSON bytes they came in: nothing is lost by a schema that was too narrow.
 """
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
@@ -298,6 +299,7 @@ def conversation_stream(tenant: str, name: str) -> str:
     return f"conversation/{tenant}/{name}"
 
 
+@lru_cache(maxsize=4_096)  # a turn asks some ten times
 def parse_stream(stream: str) -> StreamName:
     """The parts of a stream's name. A tenant never holds a slash; a conversation's name may."""
     category, tenant, name = stream.split("/", 2)

@@ -36,4 +36,4 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
         yield INSERT, (recorded.position, event.history_digest, tenant, root_id, event.turn_id)
 
 
-VIEW = View("histories", 1, SCHEMA, (TurnCompleted,), apply)
+VIEW = View("histories", 1, SCHEMA, (TurnCompleted,), apply, gathered=(INSERT,))

@@ -8,9 +8,9 @@ title is a document under the lineage's id with a minus.
 Every document begins with marks: words that no text can hold, one for its tenant, one for its session key, one for its
 lineage. A query always asks for a mark, so that it walks no other tenant's documents, and weighs none.
 
-`apply` runs on the event loop and only writes plain rows. The index takes in what has completed once a transaction, in
-`settle`. An index without text can only forget a document that it is shown again: that is what `forget` does for a
-deleted lineage, whose rows are gone by then, so that nothing of it is found even before.
+`apply` runs on the event loop and only writes plain rows, gathered where turns come and go. The index takes in what has
+completed once a transaction, in `settle`. An index without text can only forget a document that it is shown again: that
+is what `forget` does for a deleted lineage, whose rows are gone by then, so that nothing of it is found even before.
 """
 
 import hashlib
@@ -68,10 +68,15 @@ CREATE TABLE passages_gone (position INTEGER PRIMARY KEY) STRICT;
 CREATE VIRTUAL TABLE passages_fts USING fts5(said, content='', columnsize=0, detail=none, tokenize='{TOKENIZER}')
 """
 
-START = "INSERT OR REPLACE INTO passage_lineages VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?)"
-OPEN = """INSERT INTO passages_open
-    SELECT stream, ?, NULL, id, marks || coalesce(?, scope) || ? FROM passage_lineages WHERE stream = ?"""
-COMPLETE = "UPDATE passages_open SET completed = ?, said = said || ? WHERE stream = ? AND completed IS NULL"
+START = "INSERT OR REPLACE INTO passage_lineages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+OPEN = """WITH new (started, own, said, stream) AS (VALUES (?, ?, ?, ?)) INSERT INTO passages_open
+    SELECT stream, new.started, NULL, id, marks || coalesce(own, scope) || said
+    FROM new CROSS JOIN passage_lineages USING (stream)"""
+# Many turns of a stream may end at once: each in the row that began last before it.
+COMPLETE = """WITH new (completed, said, stream) AS (VALUES (?, ?, ?)) UPDATE passages_open
+    SET completed = new.completed, said = passages_open.said || new.said FROM new
+    WHERE passages_open.stream = new.stream AND passages_open.started = (
+        SELECT max(started) FROM passages_open AS o WHERE o.stream = new.stream AND o.started < new.completed)"""
 DROP_OPEN = "DELETE FROM passages_open WHERE stream = ? AND completed IS NULL"
 ROTATE = "UPDATE passage_lineages SET tip_id = ? WHERE stream = ?"
 UNTITLE = """INSERT INTO passages_fts (passages_fts, rowid, said)
@@ -108,17 +113,19 @@ ORDER BY p.position DESC
 FIND_TITLES = """
 SELECT -rowid FROM passages_fts WHERE passages_fts MATCH ? AND rowid < 0 ORDER BY rowid LIMIT ?
 """
-# One word of several that are looked for in one statement: its number, and the newest documents that hold it.
-FIND_WORD = "SELECT * FROM (SELECT ?, rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid DESC LIMIT ?)"
+# One word of several that are looked for in one statement: its number, and the newest documents that hold it, as JSON:
+# the position of each, with that of its start. One row a word: each row would cost the interpreter's lock.
+FIND_WORD = """
+SELECT ?, json_group_object(p.position, p.started)
+FROM (SELECT rowid AS id FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid DESC LIMIT ?)
+CROSS JOIN passages p ON p.position = id
+"""
 LINEAGES = """
 SELECT id, root_id, tip_id, parent_id, title, source, started_us
 FROM passage_lineages WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY id DESC
 """
 LINEAGE = "SELECT id FROM passage_lineages WHERE stream = ?"
-STARTS = """
-SELECT p.position, p.started FROM passages p JOIN passage_lineages l ON l.id = p.lineage AND l.tenant = ?
-WHERE p.position IN (SELECT value FROM json_each(?))
-"""
+ANY = "SELECT 1 FROM passages_fts WHERE passages_fts MATCH ? AND rowid > 0 LIMIT 1"
 
 
 def tenant_mark(tenant: str) -> str:
@@ -165,7 +172,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
             parent = event.forked_from.root_id if event.forked_from else None
             ids = (position, stream, tenant, root_id, event.session_id, parent)
             marks = (_marks(tenant, root_id), scope_mark(tenant, event.session_key))
-            yield START, (*ids, event.source, *marks, recorded.recorded_us)
+            yield START, (*ids, "", event.source, *marks, recorded.recorded_us)
             if event.title:
                 yield from _retitled(stream, event.title)
         case CompressionRotated():
@@ -236,6 +243,7 @@ VIEW = View(
         SessionDeleted,
     ),
     apply,
+    (START, OPEN, COMPLETE),
     SETTLE,
     forget,
 )

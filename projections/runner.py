@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiosqlite
 import structlog
@@ -38,6 +38,17 @@ class ViewsUnavailable(Exception):
     """The views can not be brought level with the log now."""
 
 
+class _Readers(NamedTuple):
+    """One that looks up names, in no time, and one that searches, so that no look-up waits behind a search."""
+
+    lookups: aiosqlite.Connection
+    searches: aiosqlite.Connection
+
+    async def close(self) -> None:
+        await self.lookups.close()
+        await self.searches.close()
+
+
 class Runner:
     """The views of a running server."""
 
@@ -46,7 +57,7 @@ class Runner:
         self._path = path
         self._views = views
         self._store: ViewStore | None = None
-        self._reader: aiosqlite.Connection | None = None
+        self._readers: _Readers | None = None
         self._task: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._spoiled: ViewsUnusable | None = None
@@ -74,27 +85,40 @@ class Runner:
             raise
         return runner
 
-    async def level(self, *, wait_s: float | None = WAIT_S) -> None:
-        """Return once the views have taken in everything that the log holds now; raises `ViewsUnavailable`."""
-        target = self._log.head().position
-        if self._position < target or self._reader is None:
+    async def level(self, position: int | None = None, *, wait_s: float | None = WAIT_S) -> None:
+        """Return once the views have got to that position of the log, or to its head; raises `ViewsUnavailable`."""
+        target = self._log.head().position if position is None else position
+        if self._position < target or self._readers is None:
             self._target = max(self._target, target)
             self._wanted.set()
-            await self._until(lambda: self._position >= target and self._reader is not None, wait_s)
+            await self._until(lambda: self._position >= target and self._readers is not None, wait_s)
         self._raise_failure()
 
     async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """The rows that `sql` finds, once the views are level with the log."""
-        await self.level()
-        reader = self._reader
+        return await self._fetch(sql, parameters, None, lambda readers: readers.lookups)
+
+    async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:
+        """The same for what may take its time, and need not wait for more of the log than up to `position`."""
+        return await self._fetch(sql, parameters, position, lambda readers: readers.searches)
+
+    async def _fetch(
+        self,
+        sql: str,
+        parameters: Sequence[object],
+        position: int | None,
+        chosen: Callable[[_Readers], aiosqlite.Connection],
+    ) -> list[Any]:
+        await self.level(position)
+        readers = self._readers
         try:
-            return await _read(reader, sql, parameters)
+            return await _read(readers and chosen(readers), sql, parameters)
         except ViewsUnusable as error:
-            if reader is self._reader:
+            if readers is self._readers:
                 self._report(error)
-            await self._until(lambda: self._reader not in (None, reader), WAIT_S)
-            await self.level()
-            return await _read(self._reader, sql, parameters)
+            await self._until(lambda: self._readers not in (None, readers), WAIT_S)
+            await self.level(position)
+            return await _read(self._readers and chosen(self._readers), sql, parameters)
 
     async def stop(self) -> None:
         """Take in what is left, so that the next start finds the views level with the log, and let go of the file."""
@@ -187,13 +211,19 @@ class Runner:
 
     async def _use(self, store: ViewStore) -> None:
         self._store = store
-        self._reader = await aiosqlite.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+        place = f"{self._path.absolute().as_uri()}?mode=ro"
+        lookups = await aiosqlite.connect(place, uri=True)
+        try:
+            self._readers = _Readers(lookups, await aiosqlite.connect(place, uri=True))
+        except BaseException:
+            await lookups.close()
+            raise
 
     async def _release(self) -> None:
-        reader, store = self._reader, self._store
-        self._reader = self._store = None
-        if reader:
-            await reader.close()
+        readers, store = self._readers, self._store
+        self._readers = self._store = None
+        if readers:
+            await readers.close()
         if store:
             store.close()
 

@@ -86,14 +86,29 @@ CREATE INDEX sessions_open ON sessions (open_turn) WHERE open_turn IS NOT NULL;
 
 START = """INSERT OR REPLACE INTO sessions (tenant, root_id, generation, superseded, session_id, parent_session_id,
     forked_root_id, source, session_key, user_id, title, model, started_us, active_us, has_instructions,
-    root_started_us, root_parent_id) VALUES (?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-OPEN = """UPDATE sessions SET open_turn = ?, model = ?, active_us = ?, messages = messages + ?,
-    has_instructions = has_instructions OR ?, preview = iif(preview = '', ?, preview), end_reason = '', ended_us = NULL
-    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
-COMPLETE = """UPDATE sessions SET open_turn = NULL, active_us = ?, turns = turns + 1, messages = messages + ?,
-    tool_calls = tool_calls + ?, input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,
-    cached_tokens = cached_tokens + ?, reasoning_tokens = reasoning_tokens + ?
-    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
+    root_started_us, root_parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+# Many turns of a session may begin, and many may end, in one transaction: of what is not counted, the last one's holds
+# (of the columns that stand bare beside one max(), SQLite gives those of the row that has it), and the first preview.
+# All that began is written before what ended: only its own end closes a turn.
+OPEN = """WITH new (tenant, root_id, position, now_us, open_turn, model, messages, instructed, preview)
+    AS (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?))
+    UPDATE sessions SET open_turn = last.open_turn, model = last.model, active_us = last.now_us,
+    messages = messages + said, has_instructions = has_instructions OR last.instructed, preview = iif(preview = '',
+        coalesce((SELECT new.preview FROM new WHERE new.tenant = sessions.tenant AND new.root_id = sessions.root_id
+            AND new.preview <> '' ORDER BY new.position LIMIT 1), ''), preview), end_reason = '', ended_us = NULL
+    FROM (SELECT tenant, root_id, max(position), now_us, open_turn, model, sum(messages) AS said,
+        total(instructed) > 0 AS instructed FROM new GROUP BY tenant, root_id) AS last
+    WHERE sessions.tenant = last.tenant AND sessions.root_id = last.root_id AND superseded = 0"""
+COMPLETE = """WITH new (tenant, root_id, position, now_us, turn_id, messages, calls, input, output, cached, reasoning)
+    AS (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+    UPDATE sessions SET open_turn = nullif(open_turn, last.turn_id), active_us = max(active_us, last.now_us),
+    turns = sessions.turns + last.turns, messages = messages + said, tool_calls = tool_calls + calls,
+    input_tokens = input_tokens + input, output_tokens = output_tokens + output,
+    cached_tokens = cached_tokens + cached, reasoning_tokens = reasoning_tokens + reasoning
+    FROM (SELECT tenant, root_id, max(position), now_us, turn_id, count(*) AS turns, sum(messages) AS said,
+        sum(calls) AS calls, sum(input) AS input, sum(output) AS output, sum(cached) AS cached,
+        sum(reasoning) AS reasoning FROM new GROUP BY tenant, root_id) AS last
+    WHERE sessions.tenant = last.tenant AND sessions.root_id = last.root_id AND superseded = 0"""
 CUT_SHORT = """UPDATE sessions SET open_turn = NULL, active_us = ?, messages = messages + ?
     WHERE tenant = ? AND root_id = ? AND superseded = 0"""
 SUPERSEDE = """UPDATE sessions SET superseded = generation, end_reason = 'compression', ended_us = ?
@@ -185,9 +200,10 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
     match event:
         case TurnStarted():
             said = (len(event.items), int(bool(event.instructions)), preview(event))
-            yield OPEN, (event.turn_id, event.model, now_us, *said, tenant, root_id)
+            yield OPEN, (tenant, root_id, recorded.position, now_us, event.turn_id, event.model, *said)
         case TurnCompleted():
-            yield COMPLETE, (now_us, len(event.output), _tool_calls(event), *tokens_of(event.usage), tenant, root_id)
+            counts = (len(event.output), _tool_calls(event), *tokens_of(event.usage))
+            yield COMPLETE, (tenant, root_id, recorded.position, now_us, event.turn_id, *counts)
         case TurnFailed() | TurnCancelled():
             yield CUT_SHORT, (now_us, len(event.output), tenant, root_id)
         case _:
@@ -197,7 +213,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
 def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Statement]:
     match event:
         case SessionStarted():
-            yield START, (tenant, root_id, *_started(event, now_us))
+            yield START, (tenant, root_id, 1, 0, *_started(event, now_us))
         case CompressionRotated():
             yield SUPERSEDE, (now_us, tenant, root_id)
             yield ROTATE, (event.session_id, event.title, now_us, now_us, tenant, root_id)
@@ -245,4 +261,4 @@ def _tool_calls(event: TurnCompleted) -> int:
     return sum(len(call) for call in calls if isinstance(call, list))
 
 
-VIEW = View("sessions", 2, SCHEMA, OF, apply)
+VIEW = View("sessions", 2, SCHEMA, OF, apply, gathered=(START, OPEN, COMPLETE))

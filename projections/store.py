@@ -13,6 +13,7 @@ from typing import Self
 from eventstore.chain import GENESIS
 from eventstore.events import EVENT_TYPES
 from eventstore.log import Head, Recorded
+from projections.gathered import Gathered
 from projections.view import Deletion, View
 
 CHECKPOINT = "CREATE TABLE checkpoint (position INTEGER NOT NULL, hash BLOB NOT NULL, views TEXT NOT NULL) STRICT"
@@ -34,8 +35,14 @@ class ViewStore:
 
     def __init__(self, connection: sqlite3.Connection, views: Sequence[View], head: Head) -> None:
         self._connection = connection
+        self._gathered = [Gathered(view.gathered, connection.execute) for view in views]
         self._applies = {
-            event_type: [view.apply for view in views if event_type in view.of] for event_type in EVENT_TYPES
+            event_type: [
+                (view.apply, gathered)
+                for view, gathered in zip(views, self._gathered, strict=True)
+                if event_type in view.of
+            ]
+            for event_type in EVENT_TYPES
         }
         self._settle = [sql for view in views for sql in view.settle]
         self._forgets = [view.forget for view in views if view.forget]
@@ -85,8 +92,13 @@ class ViewStore:
                 execute("BEGIN")
             try:
                 for recorded in batch:
-                    for apply in self._applies[type(recorded.event)]:
+                    for apply, gathered in self._applies[type(recorded.event)]:
                         for sql, parameters in apply(recorded):
+                            if sql in gathered.rows:
+                                gathered.rows[sql].append(parameters)
+                                continue
+                            if gathered.rows:
+                                gathered.flush()
                             execute(sql, parameters)
                 self._staged = Head(batch[-1].position, batch[-1].hash)
                 execute(MOVE, self._staged)
@@ -98,6 +110,8 @@ class ViewStore:
         """Make durable what was staged; `deletions` are those that were staged since the last time."""
         execute = self._connection.execute
         with _usable():
+            for gathered in self._gathered:
+                gathered.flush()
             for deletion in deletions:
                 for forget in self._forgets:
                     for sql, parameters in forget(deletion):

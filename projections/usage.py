@@ -1,10 +1,12 @@
 """What a turn cost, read from the usage object that its model server sent."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
 TOKENS_MAX = 1 << 40  # of one turn; beyond reason, and far from overflowing a sum
+REMEMBERED_BYTES_MAX = 1_000
 
 
 class Tokens(NamedTuple):
@@ -35,7 +37,13 @@ _decode = msgspec.json.Decoder(_Usage, strict=False).decode
 
 
 def tokens_of(usage: bytes) -> Tokens:
-    """The tokens that a chat usage object (JSON, or nothing) counts."""
+    """The tokens that a chat usage object (JSON, or nothing) counts. Asked twice a turn: by a view, and by the next
+    turn, which wants to know how long its prompt is.
+    """
+    return _remembered(usage) if len(usage) <= REMEMBERED_BYTES_MAX else _read(usage)
+
+
+def _read(usage: bytes) -> Tokens:
     try:
         said = _decode(usage)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -47,6 +55,9 @@ def tokens_of(usage: bytes) -> Tokens:
         cached=_count(prompt.cached_tokens) if prompt else 0,
         reasoning=_count(completion.reasoning_tokens) if completion else 0,
     )
+
+
+_remembered = lru_cache(maxsize=1_024)(_read)
 
 
 def _count(tokens: int | None) -> int:

@@ -20,9 +20,12 @@ class Deletion(NamedTuple):
 class View(NamedTuple):
     """A projection. Raise `version` with every change to `schema` or `apply`: the views are then rebuilt.
 
-    `apply` is called with events of the types `of`, and with no others. What is dear and can be done for many events at
-    once goes into `settle`: statements that end every transaction, where nobody waits for them. A view that keeps no
-    text needs it again to take it out of an index: `forget` is handed the deleted lineage's past, before `settle`.
+    `apply` is called with events of the types `of`, and with no others. Those of its statements that are in `gathered`
+    wait for each other, and are executed many rows at a time, in the order of `gathered`: before any other statement of
+    the view, or else as the transaction ends, where nobody waits for them. Each has one row of parameters behind
+    `VALUES`. What is dear and can be done for many events at once goes into `settle`: statements that end every
+    transaction. A view that keeps no text needs it again to take it out of an index: `forget` is handed the deleted
+    lineage's past, before `settle`.
     """
 
     name: str
@@ -30,5 +33,6 @@ class View(NamedTuple):
     schema: str
     of: tuple[type[Event], ...]
     apply: Callable[[Recorded], Iterable[Statement]]
+    gathered: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()
     forget: Callable[[Deletion], Iterable[Statement]] | None = None

@@ -289,8 +289,7 @@ class Terse:
 class Service:
     """Turns on a real log, with the memory that is handed over, or the one that is built in."""
 
-    def __init__(self, log: SqliteLog, views: Runner, memory: Memory) -> None:
-        lineages = Lineages(log, views, lock_wait_s=5)
+    def __init__(self, lineages: Lineages, memory: Memory) -> None:
         rotations = Rotations(lineages, None, Compression(), {})
         self.turns = Turns(lineages, Terse(), rotations, turn_max_s=60, memory=memory)
 
@@ -312,8 +311,9 @@ class Service:
 async def service(data: Path, memory: Memory | None = None) -> AsyncIterator[Service]:
     log = await SqliteLog.open(data, synchronous="OFF")
     views = await Runner.start(log, data / VIEWS_FILE, VIEWS)
-    built_in = SaidBefore(log, views)
-    running = Service(log, views, memory or built_in)
+    lineages = Lineages(log, views, lock_wait_s=5)
+    built_in = SaidBefore(log, views, lineages.spoken)
+    running = Service(lineages, memory or built_in)
     try:
         yield running
     finally:

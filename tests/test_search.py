@@ -16,8 +16,8 @@ from api.turns import search
 from api.turns.query import Term, for_index, for_texts, terms
 from eventstore.events import CompressionRotated, Event, ForkPoint, SessionDeleted, SessionRenamed, lineage_stream
 from eventstore.sqlite import SqliteLog
-from projections.passages import MARK, TOKENIZER, tenant_mark
-from projections.shortlist import Words, matches, ranked
+from projections.passages import MARK, TOKENIZER, quoted, tenant_mark
+from projections.shortlist import Words, matches, ranked, standing
 from tests.support.facts import completed, session_started, started
 from tests.support.server import Server, serving
 from tests.support.upstream import Upstream, says
@@ -286,3 +286,18 @@ def test_matches_tell_where_the_words_stand(parts: list[str]) -> None:
     expected = [index for index in range(len(text)) if text[index : index + 3].lower() in ("red", "rëd")]
     assert [first for _, stretches in found for first, _ in stretches] == expected
     assert {word for _, stretches in found for _, word in stretches} <= {"red"}
+
+
+@given(st.text("ab1 _-.", max_size=40), st.sets(st.text("ab1", min_size=1, max_size=3), min_size=1, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_words_in_plain_texts_are_found_where_the_index_finds_them(text: str, asked: set[str]) -> None:
+    in_order = sorted(asked)
+    by_index = matches([text, text.upper()], " OR ".join(map(quoted, in_order)))
+    assert standing([text, text.upper()], in_order) == by_index
+    assert standing([text, "é"], in_order) == [found for found in by_index if found[0] == 0]
+
+
+@given(st.text(st.characters(max_codepoint=0x7F), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_plain_texts_are_split_as_the_tokenizer_splits_them(words: Words, text: str) -> None:
+    assert words.of(f"{text} é") == [*words.of(text), "e"]

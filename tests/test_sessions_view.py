@@ -250,7 +250,8 @@ def test_no_page_sorts_or_scans_the_table(large: View, wanted: dict[str, Any], a
 def test_a_turn_finds_its_row_by_the_primary_key(large: View) -> None:
     for sql in (sessions.OPEN, sessions.COMPLETE, sessions.CUT_SHORT, sessions.RENAME, sessions.END):
         plan = [row[3] for row in large.fetch(f"EXPLAIN QUERY PLAN {sql}", [1] * sql.count("?"))]
-        assert plan == ["SEARCH sessions USING PRIMARY KEY (tenant=? AND root_id=? AND superseded=?)"]
+        touching = [step for step in plan if "sessions" in step]
+        assert touching == ["SEARCH sessions USING PRIMARY KEY (tenant=? AND root_id=? AND superseded=?)"]
 
 
 def _facts(word: str, number: int) -> list[Event]:

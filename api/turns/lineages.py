@@ -13,6 +13,7 @@ from api.turns.directory import Directory, Views
 from api.turns.line import Line
 from api.turns.reader import Reader
 from api.turns.refusals import LineageBusy
+from api.turns.spoken import Spoken
 from eventstore.events import Event
 from eventstore.log import EventLog, VersionConflict
 from projections.session import Session
@@ -21,7 +22,10 @@ CONFLICTS_MAX = 20
 
 
 class Lineages:
-    """One for a server: `directory` finds, `line` orders turns, `sessions` folds, `reader` reads for clients."""
+    """One for a server: `directory` finds, `line` orders turns, `sessions` folds, `reader` reads for clients.
+
+    `spoken` knows who has said something under which session key.
+    """
 
     def __init__(self, log: EventLog, views: Views, *, lock_wait_s: float) -> None:
         self._log = log
@@ -30,6 +34,7 @@ class Lineages:
         self.directory = Directory(log, views, new_session_id)
         self.reader = Reader(self.directory, self.sessions, views)
         self.line = Line(lock_wait_s)
+        self.spoken = Spoken()
 
     @contextlib.asynccontextmanager
     async def held(self, stream: str) -> AsyncIterator[Session]:
@@ -56,6 +61,7 @@ class Lineages:
                 await self.sessions.catch_up(session)
                 continue
             take_in(session, recorded)
+            self.spoken.learn(session, recorded)
             self.sessions.keep(session)
             return events
         raise LineageBusy("too many others write to this session at once")

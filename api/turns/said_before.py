@@ -9,20 +9,20 @@ bounded, and nothing depends on chance: the same log and the same question give 
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from api.turns.directory import Views
 from api.turns.memory import PASSAGE_CHARACTERS_MAX, PASSAGES_MAX, MemoryUnavailable, Passage, Question, passage_of
 from api.turns.said import Found, turns_at
+from api.turns.spoken import Spoken
 from eventstore.events import Recalled, parse_stream
 from eventstore.log import EventLog, LogError
 from projections import passages
 from projections.passages import lineage_mark, quoted, scope_mark
 from projections.runner import ViewsUnavailable
-from projections.shortlist import Words, matches
+from projections.shortlist import Words, are_plain, standing
 from projections.store import ViewsUnusable
 from projections.text import Said, said_in
 
@@ -40,7 +40,7 @@ make may more most much must not now off one only our out over please she should
 there these they this those too use very was were what when where which who why will with would yes you your
 """
 _UNSAYING = frozenset(_COMMON.split())
-_json = msgspec.json.Encoder().encode
+_places = msgspec.json.Decoder(dict[int, int]).decode
 
 
 class _Message(NamedTuple):
@@ -51,12 +51,21 @@ class _Message(NamedTuple):
     said: Said
 
 
+class Index(Protocol):
+    """Searches the views."""
+
+    async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:
+        """The rows that `sql` finds, once the views have got to that position; by default to the head of the log."""
+        ...
+
+
 class SaidBefore:
     """A `Memory`."""
 
-    def __init__(self, log: EventLog, views: Views) -> None:
+    def __init__(self, log: EventLog, views: Index, spoken: Spoken) -> None:
         self._log = log
         self._views = views
+        self._spoken = spoken
         self._words = Words()
 
     def close(self) -> None:
@@ -65,37 +74,48 @@ class SaidBefore:
 
     async def recall(self, question: Question) -> Sequence[Passage]:
         """See `Memory.recall`: oldest first, so that what was said later counts."""
+        position = self._spoken.behind(question.tenant, question.session_key, question.left_out)
         words = saying(self._words.of(question.text))
-        if not words:
+        if position is None or not words:
             return ()
         try:
-            holders = await self._holders(question, words)
+            holders = await self._holders(question, words, position)
+            if not any(holders.values()):
+                await self._look_for_others(question, position)
+                return ()
             weights = weighed(holders)
-            turns = await self._turns(question.tenant, heaviest(holders, weights))
+            starts = {end: start for found in holders.values() for end, start in found.items()}
+            turns = await turns_at(self._log, [(end, starts[end]) for end in heaviest(holders, weights)])
         except (ViewsUnavailable, ViewsUnusable, LogError) as error:
             raise MemoryUnavailable(str(error)) from error
-        if not turns:
-            return ()
-        return await asyncio.to_thread(best, _messages_of(turns), weights, question.text)
+        messages = _messages_of(turns)
+        if are_plain([message.said.text for message in messages]):
+            return best(messages, weights, question.text)
+        return await asyncio.to_thread(best, messages, weights, question.text)
 
-    async def _holders(self, question: Question, words: Sequence[str]) -> dict[str, list[int]]:
-        """The newest turns that hold each of the words, by position."""
-        scope = quoted(scope_mark(question.tenant, question.session_key))
-        own = " OR ".join(quoted(lineage_mark(question.tenant, root_id)) for root_id in question.left_out)
+    async def _holders(self, question: Question, words: Sequence[str], position: int) -> dict[str, dict[int, int]]:
+        """The newest turns that hold each of the words, by position; each with the position of its start."""
+        scope, own = _marks(question)
         sql = " UNION ALL ".join([passages.FIND_WORD] * len(words))
         parameters: list[object] = []
         for number, word in enumerate(words):
             parameters += (number, f"({scope} AND {quoted(word)}) NOT ({own})", HOLDERS_MAX)
-        holders: dict[str, list[int]] = {word: [] for word in words}
-        for number, position in await self._views.fetch(sql, parameters):
-            holders[words[number]].append(position)
-        return holders
+        rows = await self._views.search(sql, parameters, position)
+        return {words[number]: _places(found) for number, found in rows}
 
-    async def _turns(self, tenant: str, positions: Sequence[int]) -> list[Found]:
-        if not positions:
-            return []
-        rows = await self._views.fetch(passages.STARTS, (tenant, _json(positions).decode()))
-        return await turns_at(self._log, rows)
+    async def _look_for_others(self, question: Question, position: int) -> None:
+        """Find out, once, whether anybody else has said anything at all."""
+        tenant, key, left_out = question.tenant, question.session_key, question.left_out
+        if self._spoken.may_be_alone(tenant, key, left_out):
+            scope, own = _marks(question)
+            found = await self._views.search(passages.ANY, (f"{scope} NOT ({own})",), position)
+            self._spoken.looked(tenant, key, left_out, position, found=bool(found))
+
+
+def _marks(question: Question) -> tuple[str, str]:
+    """What all that was said under the key has, and what was said in the lineages that are left out."""
+    own = (quoted(lineage_mark(question.tenant, root_id)) for root_id in question.left_out)
+    return quoted(scope_mark(question.tenant, question.session_key)), " OR ".join(own)
 
 
 def saying(words: Iterable[str]) -> list[str]:
@@ -105,27 +125,27 @@ def saying(words: Iterable[str]) -> list[str]:
     return sorted(good, key=lambda word: (-len(word), word))[:WORDS_MAX]
 
 
-def weighed(holders: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def weighed(holders: Mapping[str, Collection[int]]) -> dict[str, float]:
     """What each word weighs: the fewer turns hold it, the more; without those that all too many hold."""
     rare = {word: found for word, found in holders.items() if 0 < len(found) < HOLDERS_MAX}
     known = rare or {word: found for word, found in holders.items() if found}
     return {word: math.log(1 + (HOLDERS_MAX - len(found) + 0.5) / (len(found) + 0.5)) for word, found in known.items()}
 
 
-def heaviest(holders: Mapping[str, Sequence[int]], weights: Mapping[str, float]) -> list[int]:
+def heaviest(holders: Mapping[str, Iterable[int]], weights: Mapping[str, float]) -> list[int]:
     """The turns whose words weigh most, by position; of equals the newest."""
-    scores: Counter[int] = Counter()
+    scores: dict[int, float] = {}
     for word, weight in weights.items():
         for position in holders[word]:
-            scores[position] += weight  # type: ignore[assignment]  # a Counter counts anything that adds up
-    return sorted(scores, key=lambda position: (-scores[position], -position))[:TURNS_MAX]
+            scores[position] = scores.get(position, 0.0) + weight
+    ranked = sorted(zip(scores.values(), scores, strict=True), reverse=True)
+    return [position for _, position in ranked[:TURNS_MAX]]
 
 
 def best(messages: Sequence[_Message], weights: Mapping[str, float], question: str) -> list[Passage]:
     """The passages to give, oldest first: of each turn its best message, no text twice, and not the question itself."""
-    query = " OR ".join(map(quoted, weights))
     scored: list[tuple[float, int, int, _Message, int]] = []
-    for index, found in matches([message.said.text for message in messages], query):
+    for index, found in standing([message.said.text for message in messages], weights):
         message = messages[index]
         score = _bm25(Counter(word for _, word in found), weights, len(message.said.text))
         at = max(found, key=lambda match: (weights.get(match[1], 0.0), -match[0]))[0]

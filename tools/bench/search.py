@@ -20,6 +20,7 @@ from api.turns.directory import Directory
 from api.turns.memory import Question
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
+from api.turns.spoken import Spoken
 from eventstore.events import SessionStarted, TurnCompleted, TurnStarted, lineage_stream
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -67,7 +68,7 @@ async def _measure(plan: Plan, data: Path, number: int, figures: Figures) -> Non
         parts.push_async_callback(log.close)
         views = await Runner.start(log, data / VIEWS_FILE, VIEWS)
         parts.push_async_callback(views.stop)
-        search, memory = Search(log, views, Directory(log, views, new_session_id)), SaidBefore(log, views)
+        search, memory = Search(log, views, Directory(log, views, new_session_id)), SaidBefore(log, views, Spoken())
         parts.callback(search.close)
         parts.callback(memory.close)
         for what, texts in asked.items():
