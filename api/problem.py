@@ -2,6 +2,8 @@
 
 import msgspec
 
+MESSAGE_CHARACTERS_MAX = 4_000
+
 
 class Problem(Exception):
     """Says what was expected and what to do. Becomes OpenAI's error envelope as it is."""
@@ -41,8 +43,11 @@ class Envelope(msgspec.Struct):
 
 
 def error_of(problem: Problem) -> Error:
-    """The problem as the client is told."""
-    return Error(problem.message, problem.type, problem.param, problem.code)
+    """The problem as the client is told. What it says back of a request may be long, or no text at all."""
+    message = problem.message
+    if len(message) > MESSAGE_CHARACTERS_MAX:
+        message = message[:MESSAGE_CHARACTERS_MAX] + "…"
+    return Error(message.encode(errors="replace").decode(), problem.type, problem.param, problem.code)
 
 
 def envelope(problem: Problem) -> Envelope:

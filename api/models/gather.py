@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from api.models.model import NULL, Answer, Chunk, ModelBroke
+from api.models.model import NULL, Answer, Chunk, ModelBroke, ModelGarbage
 
 _encode = msgspec.json.Encoder().encode
 
@@ -27,7 +27,13 @@ class Gathered:
         self.fingerprint: str | None = None
 
     def add(self, chunk: Chunk) -> None:
-        """Take in the next chunk."""
+        """Take in the next chunk; raises `ModelGarbage` where it is nested too deeply."""
+        try:
+            self._take_in(chunk)
+        except RecursionError:
+            raise ModelGarbage("the model server's stream holds a delta that is nested too deeply") from None
+
+    def _take_in(self, chunk: Chunk) -> None:
         for choice in chunk.choices:
             self._say(choice.index, choice.delta)
             if choice.index == 0 and isinstance(text := choice.delta.get("content"), str) and text:

@@ -102,7 +102,8 @@ def _canonical(data: bytes) -> Iterator[bytes]:
             calls += _calls([message.function_call])
         content = _content(message.content)
         if content is not None or not calls:
-            name = message.name or None if message.role in _NAMED else None
+            is_named = isinstance(message.role, str) and message.role in _NAMED
+            name = message.name or None if is_named else None
             yield _encode((message.role, content, message.tool_call_id or None, name))
         for call in calls:
             yield _encode(call)
@@ -116,7 +117,7 @@ def _content(content: Any) -> Any:
         return (content.strip() or None) if isinstance(content, str) else content
     parts: list[Any] = []
     for part in content:
-        if isinstance(part, dict) and part.get("type") in _TEXTS and isinstance(part.get("text"), str):
+        if _is_text(part):
             if parts and isinstance(parts[-1], str):
                 parts[-1] += part["text"]
             else:
@@ -127,6 +128,13 @@ def _content(content: Any) -> Any:
     if len(said) == 1 and isinstance(said[0], str):
         return said[0]
     return said or None
+
+
+def _is_text(part: Any) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+        return False
+    kind = part.get("type")
+    return isinstance(kind, str) and kind in _TEXTS
 
 
 def _calls(calls: Any) -> list[Any]:

@@ -112,6 +112,7 @@ class ResponseStream:
     def _call(self, call: dict[str, Any], index: int) -> bytes:
         item_id = call_item_id(self._turn.turn_id, index)
         custom = call.get("custom")
+        custom = custom if isinstance(custom, dict) else None
         said = custom or call.get("function") or {}
         cls = CustomToolCallItem if custom else FunctionCallItem
         frames, opened = self._opened(cls(item_id, text_of(call.get("id")), text_of(said.get("name"))))
