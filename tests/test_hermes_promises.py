@@ -8,11 +8,10 @@ import asyncio
 import itertools
 import random
 import sqlite3
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import openai
 import pytest
@@ -46,23 +45,19 @@ from tests.support.dialogue import (
     summaries_asked,
     take,
     tip,
+    turnlog,
     user,
     users,
 )
-from tests.support.server import Process, Server, serving, turnlog_command
+from tests.support.server import Process, Server, serving
 from tests.support.upstream import Upstream, says
+
+Start: TypeAlias = Callable[..., Awaitable[Process]]
 
 COMPRESSION = Compression(context_tokens=800, compress_at=0.5)
 CHARACTERS_MAX = 4 * 400  # of a prompt, at four characters a token
 by_every_door = pytest.mark.parametrize("door", DOORS)
 by_doors_with_header = pytest.mark.parametrize("door", [*CHAT, *RESPONSES, "run"])
-
-
-async def turnlog(*arguments: str) -> None:
-    """Run `turnlog` to its good end."""
-    command = [str(turnlog_command()), *arguments]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def refused(server: Server, text: str, door: str, *arguments: Any, status: int, **body: Any) -> dict[str, Any]:
@@ -128,13 +123,13 @@ async def test_a_slug_leads_to_its_session_when_its_responses_are_too_old(data: 
             assert (late["code"], late["param"]) == ("previous_response_not_found", "previous_response_id")
 
 
-async def test_a_slug_leads_to_its_session_after_a_crash(data: Path, upstream: Upstream) -> None:
+async def test_a_slug_leads_to_its_session_after_a_crash(upstream: Upstream, start: Start) -> None:
     """#16517, the hard way: kill -9 right behind the answer."""
     upstream.script = answering
-    process = await Process.start(data, "--upstream", upstream.url)
+    process = await start()
     first = await take(process.server, "one", "responses stream", conversation="trip")
     await process.kill9()
-    process = await Process.start(data, "--upstream", upstream.url)
+    process = await start()
     second = await take(process.server, "two", "responses", conversation="trip")
     assert await process.terminate() == 0
     assert second.session_id == first.session_id
@@ -523,28 +518,27 @@ async def test_another_body_under_a_used_key_is_a_conflict_that_is_not_retried(
     assert await said(server, "boat") == dialogue("hello", "go on")
 
 
-@by_doors_with_header
-async def test_a_turn_that_died_with_the_server_is_done_once_under_its_key(
-    data: Path, upstream: Upstream, door: str
-) -> None:
+async def test_turns_that_died_with_the_server_are_done_once_under_their_keys(upstream: Upstream, start: Start) -> None:
     """#88400, #64947: callers could not retry behind a crash without a second execution being kept."""
     upstream.script = answering
-    process = await Process.start(data, "--upstream", upstream.url)
-    await begin(process.server, door)
+    server = (process := await start()).server
+    for door in DOORS:
+        await begin(server, door, door)
+    before = len(upstream.requests)
     upstream.gate.clear()
-    lost = asyncio.create_task(take(process.server, "go on", door, "boat", key="k"))
-    await reached(upstream, 2, lost)
+    lost = [asyncio.create_task(take(server, "go on", door, door, key="k")) for door in DOORS]
+    await reached(upstream, before + len(DOORS), *lost)
     await process.kill9()
-    await asyncio.gather(lost, return_exceptions=True)
+    await asyncio.gather(*lost, return_exceptions=True)
     upstream.gate.set()
-    process = await Process.start(data, "--upstream", upstream.url)
-    server = process.server
-    retried = [await take(server, "go on", door, "boat", key="k") for _ in range(2)]
-    assert same(*retried)
-    assert retried[0].text == answer("go on")
-    assert len(upstream.requests) == 3
-    await take(server, "and on", door, "boat")
-    assert asked(upstream)[-1] == [*dialogue("hello", "go on"), user("and on")]
+    server = (process := await start()).server
+    for door in DOORS:
+        first, second = [await take(server, "go on", door, door, key="k") for _ in range(2)]
+        assert same(first, second)
+        assert first.text == answer("go on")
+        await take(server, "and on", door, door)
+        assert asked(upstream)[-1] == [*dialogue("hello", "go on"), user("and on")]
+    assert len(upstream.requests) == before + 3 * len(DOORS)
     assert await process.terminate() == 0
 
 
@@ -650,44 +644,46 @@ async def test_a_dropped_stream_is_marked_and_its_retry_doubles_nothing(
     assert [status for _, _, status in shown[-2:]] == ["completed"] * 2
 
 
-@by_doors_with_header
-async def test_a_kill_keeps_every_answer_and_marks_the_question_that_has_none(
-    data: Path, upstream: Upstream, door: str
+async def test_a_kill_keeps_every_answer_and_marks_the_questions_that_have_none(
+    data: Path, upstream: Upstream, start: Start
 ) -> None:
     """#45110: the user's row without its answer and without a marker. #92079: the whole transcript was gone."""
     upstream.script = answering
-    flags = ("--upstream", upstream.url, "--runs-after-crash", "cancel")
-    process = await Process.start(data, *flags)
+    server = (process := await start()).server
     texts = ["one", "two", "three"]
-    for text in texts:
-        await take(process.server, text, door, "boat")
+    for door in DOORS:
+        await begin(server, door, door, texts[0])
+        for text in texts[1:]:
+            await take(server, text, door, door)
+    before = len(upstream.requests)
     upstream.gate.clear()
-    lost = asyncio.create_task(take(process.server, "lost", door, "boat"))
-    await reached(upstream, 4, lost)
+    lost = [asyncio.create_task(take(server, "lost", door, door)) for door in DOORS]
+    await reached(upstream, before + len(DOORS), *lost)
     await process.kill9()
-    await asyncio.gather(lost, return_exceptions=True)
+    await asyncio.gather(*lost, return_exceptions=True)
     upstream.gate.set()
-    process = await Process.start(data, *flags)
-    messages = await process.server.messages("boat")
-    assert plain(messages) == [*dialogue(*texts), user("lost")]
-    assert [message["status"] for message in messages] == ["completed"] * 6 + ["cancelled"]
-    await take(process.server, "four", door, "boat")
-    assert asked(upstream)[-1] == [*dialogue(*texts), user("four")]
+    server = (process := await start("--runs-after-crash", "cancel")).server
+    for door in DOORS:
+        messages = await server.messages(door)
+        assert plain(messages) == [*dialogue(*texts), user("lost")]
+        assert [message["status"] for message in messages] == ["completed"] * 6 + ["cancelled"]
+        await take(server, "four", door, door)
+        assert asked(upstream)[-1] == [*dialogue(*texts), user("four")]
     assert await process.terminate() == 0
     await turnlog("replay", "--data", str(data), "--verify")
 
 
-async def test_a_run_that_was_open_at_a_kill_is_done_after_the_start(data: Path, upstream: Upstream) -> None:
+async def test_a_run_that_was_open_at_a_kill_is_done_after_the_start(upstream: Upstream, start: Start) -> None:
     """#45110, #92079, #64947: the run was gone, and nobody knew."""
     upstream.script = answering
-    process = await Process.start(data, "--upstream", upstream.url)
+    process = await start()
     upstream.gate.clear()
     async with opened(process.server, "hello", "run", "boat") as response:
         run_id = (await response.json())["run_id"]
     await upstream.wait_for_requests(1)
     await process.kill9()
     upstream.gate.set()
-    process = await Process.start(data, "--upstream", upstream.url)
+    process = await start()
     assert (await run_frames(process.server, run_id))[-1]["output"] == answer("hello")
     assert await said(process.server, "boat") == dialogue("hello")
     assert asked(upstream) == [[user("hello")]] * 2
@@ -830,7 +826,7 @@ async def test_views_that_are_rubbish_are_made_again_from_the_log(data: Path, up
         assert asked(upstream)[-1] == [*dialogue("we sail to Zanzibar"), user("two")]
 
 
-async def test_a_log_that_was_altered_is_not_served(data: Path, upstream: Upstream) -> None:
+async def test_a_log_that_was_altered_is_not_served(data: Path, upstream: Upstream, start: Start) -> None:
     """#90837, #100896: a damaged store was served and written to for hours."""
     upstream.script = answering
     async with serving(data, upstream=upstream.url) as server:
@@ -838,11 +834,13 @@ async def test_a_log_that_was_altered_is_not_served(data: Path, upstream: Upstre
     content = (data / "log.db").read_bytes()
     (data / "log.db").write_bytes(content.replace(b"we sail to Zanzibar", b"we sail to Mombasa!"))
     with pytest.raises(RuntimeError, match="the log is damaged at position"):
-        await Process.start(data, "--upstream", upstream.url)
+        await start()
     assert len(upstream.requests) == 1
 
 
-async def test_kills_in_the_midst_of_parallel_turns_corrupt_nothing(data: Path, upstream: Upstream) -> None:
+async def test_kills_in_the_midst_of_parallel_turns_corrupt_nothing(
+    data: Path, upstream: Upstream, start: Start
+) -> None:
     """#90837, #100896: a process that was killed while it wrote left a malformed database."""
     upstream.script = answering
     answered: dict[str, list[str]] = {}
@@ -853,7 +851,7 @@ async def test_kills_in_the_midst_of_parallel_turns_corrupt_nothing(data: Path, 
             answered.setdefault(session_id, []).append(question(number))
 
     for _ in range(3):
-        process = await Process.start(data, "--upstream", upstream.url)
+        process = await start()
         before = len(upstream.requests)
         sessions = [f"s{number}" for number in range(6)]
         talks = [asyncio.create_task(talk(process.server, s, 1_000 * len(answered.get(s, ())))) for s in sessions]
@@ -865,9 +863,9 @@ async def test_kills_in_the_midst_of_parallel_turns_corrupt_nothing(data: Path, 
         with sqlite3.connect(path) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         database.close()
-    process = await Process.start(data, "--upstream", upstream.url)
+    process = await start()
     with pytest.raises(RuntimeError, match="exit"):
-        await Process.start(data, "--upstream", upstream.url)
+        await start()
     for session_id, texts in answered.items():
         messages = await process.server.messages(session_id)
         whole = plain([message for message in messages if message["status"] == "completed"])

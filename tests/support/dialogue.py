@@ -5,12 +5,13 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
 
-from tests.support.server import Server
+from tests.support.server import Server, turnlog_command
 from tests.support.upstream import Message, Reply, Upstream, says
 
 CHAT = ("chat", "chat stream")
@@ -242,3 +243,10 @@ async def found(server: Server, words: str) -> list[dict[str, Any]]:
         assert response.status == 200, await response.text()
         hits: list[dict[str, Any]] = (await response.json())["data"]
         return hits
+
+
+async def turnlog(*arguments: str) -> None:
+    """Run `turnlog` to its good end."""
+    command = [str(turnlog_command()), *arguments]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
