@@ -8,14 +8,17 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, SETTINGS, TURNS
+from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, responses, service, sessions
+from api.routes import chat, compress, desk, responses, runs, service, session_chat, sessions
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.background import Background
+from api.turns.desk import Desk
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.rotation import Rotations
 from api.turns.service import Turns
@@ -35,10 +38,21 @@ ROUTES = (
     (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
+    (hdrs.METH_POST, "/v1/runs", runs.create, "runs"),
+    (hdrs.METH_GET, "/v1/runs/{run_id}", runs.get, "run_status"),
+    (hdrs.METH_GET, "/v1/runs/{run_id}/events", runs.events, "run_events"),
+    (hdrs.METH_POST, "/v1/runs/{run_id}/stop", runs.stop, "run_stop"),
     (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
+    (hdrs.METH_POST, "/api/sessions", desk.create, "session_create"),
     (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
+    (hdrs.METH_PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
+    (hdrs.METH_DELETE, "/api/sessions/{session_id}", desk.delete, "session_delete"),
     (hdrs.METH_GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
     (hdrs.METH_POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
+    (hdrs.METH_GET, "/api/sessions/{session_id}/lineage", sessions.lineage, "session_lineage"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/chat", session_chat.create, "session_chat"),
+    (hdrs.METH_POST, "/api/sessions/{session_id}/chat/stream", session_chat.stream, "session_chat_stream"),
 )
 
 
@@ -73,12 +87,26 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
         summariser = model if settings.upstream else None  # the built-in model has nothing to say of its own
         rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
-        turns = app[TURNS] = Turns(
-            lineages, model, rotations, turn_max_s=settings.timeouts.total_s, lock_wait_s=settings.lock_wait_s
+        eviction = app[EVICTION] = Eviction(
+            lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
         )
+        app[DESK] = Desk(lineages, eviction)
+        turns = app[TURNS] = Turns(
+            lineages,
+            model,
+            rotations,
+            turn_max_s=settings.timeouts.total_s,
+            lock_wait_s=settings.lock_wait_s,
+            eviction=eviction,
+            restarts_runs=settings.runs_after_crash == "restart",
+        )
+        background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():
             _log.warning("cancelled turns that a crash had left open", turns=left_open)
+        await parts.enter_async_context(eviction.sweeping())
+        if restarted := await background.start_again():
+            _log.warning("started runs again that were cut short", runs=restarted)
         yield
 
 

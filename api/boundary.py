@@ -26,7 +26,7 @@ CLIENT_GONE = 499  # what other servers log for a client that hung up; never sen
 
 _log = structlog.get_logger()
 
-_ALLOWED = ("Authorization", "Content-Type", IDEMPOTENCY_KEY, *CONTINUITY)
+_ALLOWED = ("Authorization", "Content-Type", "Last-Event-ID", IDEMPOTENCY_KEY, *CONTINUITY)
 _SDK_HEADERS = ("x-stainless-", "openai-")
 _PREFLIGHT: dict[str, str] = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PATCH, DELETE, OPTIONS",

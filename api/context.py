@@ -1,5 +1,6 @@
 """What handlers find in the application and in each request, and how they answer."""
 
+import msgspec
 from aiohttp import web
 
 from api.guard import Guard
@@ -7,7 +8,11 @@ from api.keys import Keyring
 from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
+from api.turns.background import Background
+from api.turns.desk import Desk
+from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
 from api.turns.service import Turns
 from api.wire.decode import encode
@@ -17,8 +22,11 @@ SETTINGS = web.AppKey("settings", Settings)
 GUARD = web.AppKey("guard", Guard)
 KEYRING = web.AppKey("keyring", Keyring)
 LINEAGES = web.AppKey("lineages", Lineages)
+EVICTION = web.AppKey("eviction", Eviction)
 ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
+DESK = web.AppKey("desk", Desk)
+RUNS = web.AppKey("runs", Background)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)
@@ -31,16 +39,21 @@ def continuity_of(request: web.Request) -> Continuity:
     return continuity(request.headers, has_keys=not request.app[KEYRING].is_open)
 
 
-def model_of(request: web.Request, named: str | None) -> str:
-    """The model that a body names, else the server's default; raises `Problem` where there is neither."""
-    model = named or request.app[SETTINGS].default_model
+async def with_model(request: web.Request, asked: TurnRequest) -> TurnRequest:
+    """The turn, with the model of its session where it names none, else the server's default.
+
+    Raises `Problem` where nothing names a model, and what finding the session raises.
+    """
+    if asked.model:
+        return asked
+    model = await request.app[DESK].model_of(asked) or request.app[SETTINGS].default_model
     if not model:
         raise Problem(
             "Missing required parameter: 'model' (this server was started without --default-model).",
             param="model",
             code="missing_required_parameter",
         )
-    return model
+    return msgspec.structs.replace(asked, model=model)
 
 
 async def body_of(request: web.Request) -> bytes:

@@ -3,8 +3,8 @@
 The same fold decides what may happen next and answers what happened, so there is one truth about a transcript. It
 reads nothing but facts: no clock, no I/O, no chance. It checks nothing either: what is in the log has happened.
 
-A fork inherits turns of another lineage. Whoever folds a stream that begins with a fork folds the parent first and
-hands over what is inherited (`Session.up_to`).
+A fork inherits turns of another lineage. Whoever folds a stream that begins with a fork folds the parent first, as it
+was when the fork left it, and hands over what is inherited (`Session.up_to`).
 
 A rotation begins a new generation: a shorter transcript, of which the old turns' messages that were kept and their
 summary are the `base`. The turns themselves are let go of, so that a session's memory is that of its newest generation;
@@ -145,7 +145,6 @@ class Session:
 
     __slots__ = (
         "_earlier",
-        "_gone",
         "_keeps_past",
         "_messages",
         "_messages_bytes",
@@ -172,7 +171,6 @@ class Session:
         self.tenant = parse_stream(stream).tenant
         self.version = 0
         self._keeps_past = keeps_past
-        self._gone: list[Generation] = []  # deleted, and still what forks of it inherit
         self._newest_here: Turn | None = None
         self.newest: Turn | None = None  # of the transcript, behind however many rotations
         self._reset(inherited)
@@ -190,6 +188,10 @@ class Session:
         self._begin(self.root_id, 0, inherited.base, inherited.turns)
         self.newest = inherited.turns[-1] if inherited.turns else None
         self._newest_here = self.newest
+
+    def inherit(self, inherited: Inherited) -> None:
+        """Begin as a fork, before the stream's next event, its `SessionStarted`, is taken in."""
+        self._reset(inherited)
 
     def _begin(self, session_id: str, now_us: int, base: tuple[bytes, ...], inherited: tuple[Turn, ...] = ()) -> None:
         """A generation begins with the messages of `base`; whatever was rendered or weighed is not of it."""
@@ -255,8 +257,6 @@ class Session:
             case SessionEnded():
                 self.end_reason = self.end_reason or event.reason
             case SessionDeleted():
-                if self._keeps_past:
-                    self._gone += [*self.past, self.current]
                 self._reset(NOTHING)
             case ConversationCreated():
                 pass  # lives in the conversation's own stream
@@ -323,7 +323,7 @@ class Session:
     def up_to(self, turn_id: str) -> Inherited | None:
         """What a fork behind the turn of that id inherits; None where it is no part of a transcript known here."""
         earlier = list(self._earlier)
-        for generation in (*self._gone, *self.past, self.current):
+        for generation in (*self.past, self.current):
             turns = generation.transcript_turns
             for number, turn in enumerate(turns, 1):
                 if turn.turn_id == turn_id:

@@ -1,10 +1,22 @@
-"""The list of sessions: one row a session, with its counts, its usage and the beginning of what was said."""
+"""The list of sessions: one row a session, with its counts, its usage and the beginning of what was said.
+
+A lineage has one row for each of its generations. Turns change the newest alone, the tip: `superseded` is 0 in its row,
+so that the primary key finds it, and the generation's number in all others, which stand still until their lineage is
+deleted. A tip carries what the list shows of its lineage: when and from where its root began, and the tokens of the
+generations before it.
+"""
 
 from collections.abc import Iterable
+from typing import TypeAlias, assert_never, cast
 
 import msgspec
 
 from eventstore.events import (
+    CompressionRotated,
+    SessionAnnotated,
+    SessionDeleted,
+    SessionEnded,
+    SessionRenamed,
     SessionStarted,
     TurnCancelled,
     TurnCompleted,
@@ -13,24 +25,32 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
-from projections.messages import fields, input_messages, text_of
+from projections.messages import fields, text_of
 from projections.usage import tokens_of
 from projections.view import Statement, View
 
 PREVIEW_CHARACTERS = 60
+DEFAULT_SOURCE = "api_server"  # kept as an empty text, so that only the others are in an index
 
 SCHEMA = """
 CREATE TABLE sessions (
     tenant            TEXT    NOT NULL,
     root_id           TEXT    NOT NULL,
+    generation        INTEGER NOT NULL,
+    superseded        INTEGER NOT NULL,
     session_id        TEXT    NOT NULL,
     parent_session_id TEXT,
+    forked_root_id    TEXT,
+    source            TEXT    NOT NULL,
     session_key       TEXT    NOT NULL,
     user_id           TEXT    NOT NULL,
-    model             TEXT    NOT NULL DEFAULT '',
+    title             TEXT    NOT NULL,
+    model             TEXT    NOT NULL,
     preview           TEXT    NOT NULL DEFAULT '',
     started_us        INTEGER NOT NULL,
     active_us         INTEGER NOT NULL,
+    ended_us          INTEGER,
+    end_reason        TEXT    NOT NULL DEFAULT '',
     turns             INTEGER NOT NULL DEFAULT 0,
     messages          INTEGER NOT NULL DEFAULT 0,
     tool_calls        INTEGER NOT NULL DEFAULT 0,
@@ -38,30 +58,63 @@ CREATE TABLE sessions (
     output_tokens     INTEGER NOT NULL DEFAULT 0,
     cached_tokens     INTEGER NOT NULL DEFAULT 0,
     reasoning_tokens  INTEGER NOT NULL DEFAULT 0,
-    has_instructions  INTEGER NOT NULL DEFAULT 0,
+    has_instructions  INTEGER NOT NULL,
     open_turn         TEXT,
-    PRIMARY KEY (tenant, root_id)
+    root_started_us   INTEGER NOT NULL,
+    root_parent_id    TEXT,
+    earlier_input     INTEGER NOT NULL DEFAULT 0,
+    earlier_output    INTEGER NOT NULL DEFAULT 0,
+    earlier_cached    INTEGER NOT NULL DEFAULT 0,
+    earlier_reasoning INTEGER NOT NULL DEFAULT 0,
+    metadata          TEXT    NOT NULL DEFAULT '{}',
+    PRIMARY KEY (tenant, root_id, superseded)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_by_activity ON sessions (tenant, active_us DESC);
+CREATE INDEX sessions_by_activity ON sessions (tenant, active_us, root_id, generation, superseded);
+CREATE INDEX sessions_by_user ON sessions (tenant, user_id, active_us, root_id, generation, superseded)
+    WHERE user_id <> '';
+CREATE INDEX sessions_by_key ON sessions (tenant, session_key, active_us, root_id, generation, superseded)
+    WHERE session_key <> '';
+CREATE INDEX sessions_by_source ON sessions (tenant, source, active_us, root_id, generation, superseded)
+    WHERE source <> '';
+CREATE INDEX sessions_forked ON sessions (tenant, forked_root_id, started_us) WHERE forked_root_id IS NOT NULL;
 CREATE INDEX sessions_open ON sessions (open_turn) WHERE open_turn IS NOT NULL;
 """
 
-START = """INSERT INTO sessions (tenant, root_id, session_id, parent_session_id, session_key, user_id,
-    started_us, active_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
-PREVIEW = "UPDATE sessions SET preview = ? WHERE tenant = ? AND root_id = ?"
+START = """INSERT OR REPLACE INTO sessions (tenant, root_id, generation, superseded, session_id, parent_session_id,
+    forked_root_id, source, session_key, user_id, title, model, started_us, active_us, has_instructions,
+    root_started_us, root_parent_id) VALUES (?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 OPEN = """UPDATE sessions SET open_turn = ?, model = ?, active_us = ?, messages = messages + ?,
-    has_instructions = has_instructions OR ? WHERE tenant = ? AND root_id = ?"""
+    has_instructions = has_instructions OR ?, preview = iif(preview = '', ?, preview), end_reason = '', ended_us = NULL
+    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
 COMPLETE = """UPDATE sessions SET open_turn = NULL, active_us = ?, turns = turns + 1, messages = messages + ?,
     tool_calls = tool_calls + ?, input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,
-    cached_tokens = cached_tokens + ?, reasoning_tokens = reasoning_tokens + ? WHERE tenant = ? AND root_id = ?"""
-END = """UPDATE sessions SET open_turn = NULL, active_us = ?, messages = messages + ?
-    WHERE tenant = ? AND root_id = ?"""
+    cached_tokens = cached_tokens + ?, reasoning_tokens = reasoning_tokens + ?
+    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
+CUT_SHORT = """UPDATE sessions SET open_turn = NULL, active_us = ?, messages = messages + ?
+    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
+SUPERSEDE = """UPDATE sessions SET superseded = generation, end_reason = 'compression', ended_us = ?
+    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
+# The child begins as its parent stood: only what is counted begins anew.
+ROTATE = """INSERT INTO sessions (tenant, root_id, generation, superseded, session_id, parent_session_id, source,
+    session_key, user_id, title, model, preview, started_us, active_us, has_instructions,
+    root_started_us, root_parent_id, earlier_input, earlier_output, earlier_cached, earlier_reasoning, metadata)
+    SELECT tenant, root_id, generation + 1, 0, ?, session_id, source,
+    session_key, user_id, ?, model, preview, ?, ?, has_instructions,
+    root_started_us, root_parent_id, earlier_input + input_tokens, earlier_output + output_tokens,
+    earlier_cached + cached_tokens, earlier_reasoning + reasoning_tokens, metadata
+    FROM sessions WHERE tenant = ? AND root_id = ? ORDER BY superseded DESC LIMIT 1"""
+RENAME = "UPDATE sessions SET title = ? WHERE tenant = ? AND root_id = ? AND superseded = 0"
+ANNOTATE = "UPDATE sessions SET metadata = ? WHERE tenant = ? AND root_id = ? AND superseded = 0"
+END = """UPDATE sessions SET end_reason = ?, ended_us = ?
+    WHERE tenant = ? AND root_id = ? AND superseded = 0 AND end_reason = ''"""
+DELETE = "DELETE FROM sessions WHERE tenant = ? AND root_id = ?"
 
-LIST = "SELECT * FROM sessions WHERE tenant = ? ORDER BY active_us DESC, root_id LIMIT ? OFFSET ?"
-GET = "SELECT * FROM sessions WHERE tenant = ? AND root_id = ?"
+GET = "SELECT * FROM sessions WHERE tenant = ? AND root_id = ? AND session_id = ?"
+GENERATIONS = "SELECT * FROM sessions WHERE tenant = ? AND root_id = ? ORDER BY generation"
+# Forks of the lineage as it is now: an id may have been another lineage's, which was deleted.
+FORKS = """SELECT session_id FROM sessions WHERE tenant = ? AND forked_root_id = ? AND started_us >= ?
+    ORDER BY started_us LIMIT ?"""
 OPEN_TURNS = "SELECT tenant, root_id, open_turn FROM sessions WHERE open_turn IS NOT NULL"
-
-_FIRST_TURN_VERSION = 2  # the stream's first event starts the session
 
 
 class SessionRow(msgspec.Struct, frozen=True):
@@ -69,14 +122,21 @@ class SessionRow(msgspec.Struct, frozen=True):
 
     tenant: str
     root_id: str
+    generation: int
+    superseded: int
     session_id: str
     parent_session_id: str | None
+    forked_root_id: str | None
+    source: str
     session_key: str
     user_id: str
+    title: str
     model: str
     preview: str
     started_us: int
     active_us: int
+    ended_us: int | None
+    end_reason: str
     turns: int
     messages: int
     tool_calls: int
@@ -86,37 +146,97 @@ class SessionRow(msgspec.Struct, frozen=True):
     reasoning_tokens: int
     has_instructions: int
     open_turn: str | None
+    root_started_us: int
+    root_parent_id: str | None
+    earlier_input: int
+    earlier_output: int
+    earlier_cached: int
+    earlier_reasoning: int
+    metadata: str
+
+
+Listed: TypeAlias = (
+    SessionStarted
+    | TurnStarted
+    | TurnCompleted
+    | TurnFailed
+    | TurnCancelled
+    | CompressionRotated
+    | SessionRenamed
+    | SessionAnnotated
+    | SessionEnded
+    | SessionDeleted
+)
+OF = (
+    *(SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled),
+    *(CompressionRotated, SessionRenamed, SessionAnnotated, SessionEnded, SessionDeleted),
+)
 
 
 def apply(recorded: Recorded) -> Iterable[Statement]:
     """The rows that an event changes."""
-    event = recorded.event
+    event = cast("Listed", recorded.event)  # it is called with no others
     _, tenant, root_id = parse_stream(recorded.stream)
     now_us = recorded.recorded_us
     match event:
-        case SessionStarted():
-            parent = event.forked_from.session_id if event.forked_from else None
-            who = (event.session_key, event.identity.user_id)
-            yield START, (tenant, root_id, event.session_id, parent, *who, now_us, now_us)
         case TurnStarted():
-            counts = (len(event.items), int(bool(event.instructions)))
-            yield OPEN, (event.turn_id, event.model, now_us, *counts, tenant, root_id)
-            if recorded.version == _FIRST_TURN_VERSION:
-                yield PREVIEW, (preview(event), tenant, root_id)
+            said = (len(event.items), int(bool(event.instructions)), preview(event))
+            yield OPEN, (event.turn_id, event.model, now_us, *said, tenant, root_id)
         case TurnCompleted():
             yield COMPLETE, (now_us, len(event.output), _tool_calls(event), *tokens_of(event.usage), tenant, root_id)
         case TurnFailed() | TurnCancelled():
-            yield END, (now_us, len(event.output), tenant, root_id)
+            yield CUT_SHORT, (now_us, len(event.output), tenant, root_id)
         case _:
-            pass
+            yield from _rarer(event, tenant, root_id, now_us)
+
+
+def _rarer(
+    event: SessionStarted | CompressionRotated | SessionRenamed | SessionAnnotated | SessionEnded | SessionDeleted,
+    tenant: str,
+    root_id: str,
+    now_us: int,
+) -> Iterable[Statement]:
+    match event:
+        case SessionStarted():
+            yield START, (tenant, root_id, *_started(event, now_us))
+        case CompressionRotated():
+            yield SUPERSEDE, (now_us, tenant, root_id)
+            yield ROTATE, (event.session_id, event.title, now_us, now_us, tenant, root_id)
+        case SessionRenamed():
+            yield RENAME, (event.title, tenant, root_id)
+        case SessionAnnotated():
+            yield ANNOTATE, (event.metadata.decode(errors="replace"), tenant, root_id)
+        case SessionEnded():
+            yield END, (event.reason, now_us, tenant, root_id)
+        case SessionDeleted():
+            yield DELETE, (tenant, root_id)
+        case _:
+            assert_never(event)
+
+
+def _started(event: SessionStarted, now_us: int) -> tuple[object, ...]:
+    parent_id, parent_root_id = None, None
+    if fork := event.forked_from:
+        parent_id, parent_root_id = fork.session_id, fork.root_id
+    who = (stored_source(event.source), event.session_key, event.identity.user_id)
+    said = (event.title, event.model, now_us, now_us, int(bool(event.system_prompt)))
+    return event.session_id, parent_id, parent_root_id, *who, *said, now_us, parent_id
+
+
+def stored_source(source: str) -> str:
+    """A source as it is kept in its column."""
+    return "" if source == DEFAULT_SOURCE else source
 
 
 def preview(started: TurnStarted) -> str:
-    """The first user message on one line, cut short."""
-    messages = (fields(data) for data in input_messages(started))
-    first = next((message for message in messages if message.get("role") == "user"), {})
-    line = " ".join(text_of(first.get("content")).split())
-    return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
+    """The first user message on one line, cut short. Both dialects name the role and the text alike."""
+    for data in started.items:
+        item = fields(data)
+        if item.get("role") == "user":
+            # Little more is looked at than is shown: messages may be long, and this is done for every turn.
+            line = " ".join(text_of(item.get("content"))[: 4 * PREVIEW_CHARACTERS].split())
+            return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
+    return ""
 
 
 def _tool_calls(event: TurnCompleted) -> int:
@@ -124,5 +244,4 @@ def _tool_calls(event: TurnCompleted) -> int:
     return sum(len(call) for call in calls if isinstance(call, list))
 
 
-OF = (SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled)
-VIEW = View("sessions", 1, SCHEMA, OF, apply)
+VIEW = View("sessions", 2, SCHEMA, OF, apply)

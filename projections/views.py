@@ -1,6 +1,6 @@
 """All views. A new one is its own file and one line here."""
 
-from projections import conversations, idempotency, responses, sessions, tips
+from projections import conversations, idempotency, responses, runs, sessions, tips
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
@@ -9,4 +9,5 @@ VIEWS: tuple[View, ...] = (
     conversations.VIEW,
     responses.VIEW,
     idempotency.VIEW,
+    runs.VIEW,
 )

@@ -66,24 +66,33 @@ class ScriptedModel:
         return []
 
 
-def turns_on(lineages: Lineages, model: ScriptedModel, *, turn_max_s: float = 60, lock_wait_s: float = 5) -> Turns:
+def turns_on(
+    lineages: Lineages,
+    model: ScriptedModel,
+    rotations: Rotations | None = None,
+    *,
+    turn_max_s: float = 60,
+    lock_wait_s: float = 5,
+) -> Turns:
     """The turns of one server."""
-    rotations = Rotations(lineages, model, Compression(), {})
+    rotations = rotations or Rotations(lineages, model, Compression(), {})
     return Turns(lineages, model, rotations, turn_max_s=turn_max_s, lock_wait_s=lock_wait_s)
 
 
 class Service:
     """A log, its views and the turns on them; `restart` leaves nothing in memory."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, summarises: bool = True) -> None:
         self.data = data
         self.model = ScriptedModel()
+        self._summariser = self.model if summarises else None
 
     async def start(self) -> None:
         self.log = await SqliteLog.open(self.data, synchronous="OFF")
         self.views = await Runner.start(self.log, self.data / VIEWS_FILE, VIEWS)
         self.lineages = Lineages(self.log, self.views, lock_wait_s=5)
-        self.turns = turns_on(self.lineages, self.model)
+        self.rotations = Rotations(self.lineages, self._summariser, Compression(), {})
+        self.turns = turns_on(self.lineages, self.model, self.rotations)
         await self.turns.cancel_left_open()
 
     async def stop(self) -> None:
@@ -108,8 +117,8 @@ def request(text: str, **names: str) -> TurnRequest:
 
 
 @contextlib.asynccontextmanager
-async def running(data: Path) -> AsyncIterator[Service]:
-    service = Service(data)
+async def running(data: Path, *, summarises: bool = True) -> AsyncIterator[Service]:
+    service = Service(data, summarises=summarises)
     await service.start()
     try:
         yield service

@@ -12,6 +12,7 @@ from freezegun import freeze_time
 from hypothesis import HealthCheck, settings
 from hypothesis import given as given_any
 from hypothesis import strategies as st
+from msgspec.structs import astuple, replace
 
 from eventstore import recent, sqlite
 from eventstore.events import (
@@ -21,15 +22,17 @@ from eventstore.events import (
     ForkPoint,
     Identity,
     ResponseEvicted,
+    SessionDeleted,
     TurnCancelled,
     TurnFailed,
 )
 from eventstore.log import LogUnavailable, Recorded
 from eventstore.sqlite import SqliteLog
 from projections import runner as runner_module
+from projections.idempotency import KEPT_US
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
-from projections.sessions import preview
+from projections.sessions import SessionRow, preview
 from projections.store import Snapshot, ViewStore, ViewsUnusable
 from projections.views import VIEWS
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started
@@ -62,33 +65,47 @@ def given(path: Path, *events: Event, stream: str = STREAM) -> Rows:
 
 
 def session_row(**fields: Any) -> tuple[object, ...]:
-    row = {
-        "tenant": "acme",
-        "root_id": "s1",
-        "session_id": "s1",
-        "parent": None,
-        "key": "",
-        "user": "",
-        "model": "m",
-        "preview": "hello",
-        "started_us": T0_US + 1_000_000,
-        "active_us": T0_US + 3_000_000,
-        "turns": 1,
-        "messages": 2,
-        "tool_calls": 0,
-        "input": 0,
-        "output": 0,
-        "cached": 0,
-        "reasoning": 0,
-        "has_instructions": 0,
-        "open_turn": None,
-    }
-    return tuple((row | fields).values())
+    row = SessionRow(
+        tenant="acme",
+        root_id="s1",
+        generation=1,
+        superseded=0,
+        session_id="s1",
+        parent_session_id=None,
+        forked_root_id=None,
+        source="",
+        session_key="",
+        user_id="",
+        title="",
+        model="m",
+        preview="hello",
+        started_us=T0_US + 1_000_000,
+        active_us=T0_US + 3_000_000,
+        ended_us=None,
+        end_reason="",
+        turns=1,
+        messages=2,
+        tool_calls=0,
+        input_tokens=0,
+        output_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        has_instructions=0,
+        open_turn=None,
+        root_started_us=T0_US + 1_000_000,
+        root_parent_id=None,
+        earlier_input=0,
+        earlier_output=0,
+        earlier_cached=0,
+        earlier_reasoning=0,
+        metadata="{}",
+    )
+    return astuple(replace(row, **fields))
 
 
 def test_a_completed_turn_is_counted_with_its_usage(tmp_path: Path) -> None:
     rows = given(tmp_path, session_started(), started("t1"), completed("t1", usage=USAGE))
-    rows.then_rows("sessions", session_row(input=10, output=4, cached=3))
+    rows.then_rows("sessions", session_row(input_tokens=10, output_tokens=4, cached_tokens=3))
 
 
 def test_an_open_turn_is_noted_and_an_ended_one_is_not(tmp_path: Path) -> None:
@@ -111,8 +128,8 @@ def test_a_fork_names_its_parent_and_every_session_finds_its_lineage(tmp_path: P
     )
     rows = given(tmp_path, fork)
     rows.then_rows("tips", ("acme", "s1", "s1", "s1"))
-    assert rows.column("sessions", 3) == ["s0"]
-    assert rows.column("sessions", 5) == ["ada"]
+    assert rows.column("sessions", 5) == ["s0"]
+    assert rows.column("sessions", 9) == ["ada"]
 
 
 def test_a_conversation_leads_to_its_session_and_knows_its_newest_response(tmp_path: Path) -> None:
@@ -127,17 +144,54 @@ def test_only_responses_are_addressable_and_an_evicted_one_is_not(tmp_path: Path
     evicted = ResponseEvicted(turn_id="t2", reason="deleted")
     turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
     rows = given(tmp_path, session_started(), *turns, started("t3"), completed("t3"), evicted)
-    rows.then_rows("responses", ("t1", "acme", "s1"))
+    rows.then_rows("responses", ("t1", "acme", "s1", T0_US + 2_000_000))
 
 
-def test_an_idempotency_key_finds_its_newest_turn(tmp_path: Path) -> None:
-    turns = [
-        event
-        for n in (1, 2)
-        for event in (started(f"t{n}", idempotency_key="k", body_digest=bytes([n])), completed(f"t{n}"))
-    ]
-    rows = given(tmp_path, session_started(), *turns)
-    rows.then_rows("idempotency_keys", ("acme", "chat", "s1", "k", "t2", b"\x02", T0_US + 4_000_000))
+def test_a_response_is_used_as_it_is_made_and_as_a_turn_goes_on_from_it(tmp_path: Path) -> None:
+    turns = [event for n in (1, 2) for event in (started(f"t{n}", api="responses"), completed(f"t{n}"))]
+    rows = given(tmp_path, session_started(), *turns, started("t3", previous_response_id="resp_t1"))
+    rows.then_rows("responses", ("t1", "acme", "s1", T0_US + 6_000_000), ("t2", "acme", "s1", T0_US + 4_000_000))
+
+
+def keyed(turn_id: str, key: str = "k", scope: str = "chat session:s1") -> tuple[Event, Event]:
+    digest = turn_id.encode()
+    return (
+        started(turn_id, idempotency_key=key, idempotency_scope=scope, body_digest=digest),
+        completed(turn_id),
+    )
+
+
+def test_an_idempotency_key_finds_the_newest_turn_of_its_scope(tmp_path: Path) -> None:
+    elsewhere = keyed("t3", scope="responses")
+    rows = given(tmp_path, session_started(), *keyed("t1"), *keyed("t2"), *elsewhere)
+    rows.then_rows(
+        "idempotency_keys",
+        ("acme", "chat session:s1", "k", "s1", "t2", b"t2", T0_US + 4_000_000),
+        ("acme", "responses", "k", "s1", "t3", b"t3", T0_US + 6_000_000),
+    )
+
+
+def test_a_key_without_a_scope_was_never_honoured_and_is_not_found(tmp_path: Path) -> None:
+    given(tmp_path, session_started(), *keyed("t1", scope="")).then_rows("idempotency_keys")
+
+
+def test_the_keys_of_a_deleted_session_are_free_again(tmp_path: Path) -> None:
+    given(tmp_path, session_started(), *keyed("t1"), SessionDeleted()).then_rows("idempotency_keys")
+
+
+def test_keys_older_than_a_day_go_a_few_at_a_time_as_new_ones_come(tmp_path: Path) -> None:
+    def at(event: Event, us: int) -> Recorded:
+        return Recorded(us + 1, STREAM, us + 1, us, event, b"")
+
+    old = [at(keyed(f"t{n}", f"k{n}")[0], n) for n in range(9)]
+    new = [at(keyed(f"n{n}", f"new {n}")[0], KEPT_US + 7 + n) for n in range(3)]
+    for count, left in ((0, 9), (1, 5), (2, 1), (3, 0)):
+        path = tmp_path / str(count)
+        path.mkdir()
+        rows = Rows(path / "v.db", [*old, *new[:count]])
+        assert rows.column("idempotency_keys", 2) == [f"k{n}" for n in range(9 - left, 9)] + [
+            f"new {n}" for n in range(count)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +227,7 @@ async def test_the_same_log_replays_to_the_same_rows_whatever_the_clock_says(dat
         (await rebuild(log, data / "now.db", VIEWS)).close()
     await log.close()
     assert _all_rows(data / "now.db") == _all_rows(data / "then.db")
-    assert 1_780_315_200_000_000 in [row[8] for name, row in _all_rows(data / "now.db") if name == "sessions"]
+    assert 1_780_315_200_000_000 in [row[13] for name, row in _all_rows(data / "now.db") if name == "sessions"]
 
 
 async def test_replaying_gives_what_following_gave(data: Path) -> None:

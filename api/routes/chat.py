@@ -4,7 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import ECHO, TENANT, TURNS, answer, body_of, continuity_of, model_of
+from api.context import ECHO, TENANT, TURNS, answer, body_of, continuity_of, with_model
 from api.routes.streaming import stream_turn
 from api.wire import chat
 
@@ -14,7 +14,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     body = await body_of(request)
     asked = chat.decode(body)
     headers = continuity_of(request).standing_in(asked.user)
-    turn_request = chat.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))
+    turn_request = await with_model(request, chat.turn_request(asked, body, request[TENANT], headers))
     turns = request.app[TURNS]
     opened = turns.unrecorded(turn_request) if asked.store is False else turns.turn(turn_request)
     if asked.stream:

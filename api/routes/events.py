@@ -38,6 +38,10 @@ class EventStream:
         self._response.headers.update(headers)
         self._announced.set()
 
+    async def begin(self) -> None:
+        """Have the answer begin at once, before there is anything to send."""
+        await self._response.prepare(self._request)
+
     @property
     def has_begun(self) -> bool:
         """Whether the client has been sent anything."""

@@ -4,7 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import ECHO, LINEAGES, TENANT, TURNS, answer, body_of, continuity_of, model_of
+from api.context import ECHO, EVICTION, TENANT, TURNS, answer, body_of, continuity_of, with_model
 from api.problem import Problem
 from api.routes.streaming import stream_turn
 from api.wire import responses
@@ -17,7 +17,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     body = await body_of(request)
     asked = responses.decode(body)
     headers = continuity_of(request).standing_in(asked.user)
-    turn_request = responses.turn_request(asked, body, request[TENANT], headers, model_of(request, asked.model))
+    turn_request = await with_model(request, responses.turn_request(asked, body, request[TENANT], headers))
     turns = request.app[TURNS]
     store = asked.store is not False
     opened = turns.turn(turn_request) if store else turns.unrecorded(turn_request)
@@ -31,7 +31,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """A stored response, as it stands now."""
-    session, turn = await request.app[LINEAGES].reader.response(request[TENANT], request.match_info["response_id"])
+    session, turn = await request.app[EVICTION].read(request[TENANT], request.match_info["response_id"])
     if request.query.get("stream", "").lower() == "true":
         raise Problem(
             "Only a background response can be streamed again, and this one was not made in the background.",

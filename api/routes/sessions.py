@@ -4,27 +4,37 @@ from aiohttp import web
 
 from api.context import LINEAGES, TENANT, answer
 from api.wire import sessions
-from api.wire.sessions import LIMIT_DEFAULT, LIMIT_MAX, MESSAGES_MAX, OFFSET_MAX, whole_number
+from api.wire.lineage import lineage_object
+from api.wire.session_list import MESSAGES_MAX, OFFSET_MAX, page_of, whole_number
 
 
 async def list_(request: web.Request) -> web.StreamResponse:
     """The tenant's sessions, most recently active first."""
-    limit = whole_number(request.query.get("limit"), "limit", LIMIT_DEFAULT, LIMIT_MAX)
-    offset = whole_number(request.query.get("offset"), "offset", 0, OFFSET_MAX)
-    rows = await request.app[LINEAGES].reader.session_rows(request[TENANT], limit + 1, offset)
-    return answer(sessions.session_list(rows, limit, offset))
+    page = page_of(request.query)
+    rows = await request.app[LINEAGES].reader.session_rows(request[TENANT], page.wanted, page.limit + 1)
+    return answer(sessions.session_list(rows, page))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
     """One session."""
-    row = await request.app[LINEAGES].reader.session_row(request[TENANT], request.match_info["session_id"])
-    return answer(sessions.OneSession("hermes.session", sessions.session_entry(row)))
+    return await one(request, request.match_info["session_id"])
+
+
+async def one(request: web.Request, session_id: str, *, status: int = 200) -> web.StreamResponse:
+    """The session of that id as an answer."""
+    row = await request.app[LINEAGES].reader.session_row(request[TENANT], session_id)
+    return answer(sessions.OneSession("hermes.session", sessions.session_entry(row)), status=status)
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
     """What was said in a session: the newest page, or the page at an offset."""
-    limit = whole_number(request.query.get("limit"), "limit", MESSAGES_MAX, MESSAGES_MAX)
-    given = request.query.get("offset")
-    offset = whole_number(given, "offset", 0, OFFSET_MAX) if given is not None else None
+    limit = whole_number(request.query, "limit", MESSAGES_MAX, MESSAGES_MAX)
+    offset = whole_number(request.query, "offset", 0, OFFSET_MAX) if "offset" in request.query else None
     session = await request.app[LINEAGES].reader.whole_session(request[TENANT], request.match_info["session_id"])
     return answer(sessions.message_list(session, limit, offset))
+
+
+async def lineage(request: web.Request) -> web.StreamResponse:
+    """The sessions that rotations made of one, and what was forked from them."""
+    found = await request.app[LINEAGES].reader.lineage(request[TENANT], request.match_info["session_id"])
+    return answer(lineage_object(found))

@@ -12,7 +12,7 @@ from api.errors import problem_of
 from api.models.model import Chunk
 from api.problem import Problem
 from api.routes.events import EventStream
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn
 from api.wire.headers import Continuity
 from projections.session import Turn
 
@@ -39,9 +39,9 @@ class Writer(Protocol):
 
 async def stream_turn(
     request: web.Request,
-    opened: AbstractAsyncContextManager[OpenTurn],
+    opened: AbstractAsyncContextManager[LiveTurn],
     headers: Continuity,
-    writer_of: Callable[[OpenTurn], Writer],
+    writer_of: Callable[[LiveTurn], Writer],
 ) -> web.StreamResponse:
     """Stream a turn. What fails before the model's first chunk is raised, and so becomes a plain answer."""
     async with EventStream(request) as stream:

@@ -7,7 +7,7 @@ again when they are next asked for.
 import asyncio
 from collections.abc import Sequence
 
-from eventstore.events import SessionStarted, lineage_stream, parse_stream
+from eventstore.events import ForkPoint, SessionStarted, lineage_stream
 from eventstore.log import EventLog, Recorded
 from projections.session import NOTHING, Inherited, Session
 
@@ -48,9 +48,7 @@ class Sessions:
 
     async def whole(self, stream: str) -> Session:
         """The lineage with all its generations, read anew: for what is older than the last rotation."""
-        events = await self._log.read(stream)
-        inherited = await self._inherited(stream, events, keeps_past=True)
-        return Session.fold(stream, events, inherited, keeps_past=True)
+        return await self._fold(stream, await self._log.read(stream), keeps_past=True)
 
     async def up_to(self, session: Session, turn_id: str) -> Inherited | None:
         """What a fork behind one of the session's turns inherits, however old; None where it is not part of it."""
@@ -60,28 +58,44 @@ class Sessions:
         """Take in what others have recorded in the session's stream."""
         take_in(session, await self._log.read(session.stream, session.version))
 
+    def forget(self, stream: str) -> None:
+        """Have the session folded again when it is next asked for."""
+        self._drop(stream)
+
     def _drop(self, stream: str) -> None:
         if kept := self._kept.pop(stream, None):
             self._weight_bytes -= kept[1]
 
     async def _load(self, stream: str) -> Session:
         events = await self._log.read(stream)
-        session = Session.fold(stream, events, await self._inherited(stream, events))
+        session = await self._fold(stream, events)
         if (kept := self._kept.get(stream)) and kept[0].version >= session.version:
             return kept[0]  # a turn has moved on while this was read
         if session.version:
             self.keep(session)
         return session
 
-    async def _inherited(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Inherited:
-        first = events[0].event if events else None
-        if not isinstance(first, SessionStarted) or first.forked_from is None:
-            return NOTHING
-        parent = lineage_stream(parse_stream(stream).tenant, first.forked_from.root_id)
-        turn_id = first.forked_from.turn_id
-        if keeps_past:
-            return (await self.whole(parent)).up_to(turn_id) or NOTHING
-        return await self.up_to(await self.get(parent), turn_id) or NOTHING
+    async def _fold(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Session:
+        session = Session(stream, keeps_past=keeps_past)
+        for recorded in events:
+            if isinstance(recorded.event, SessionStarted) and recorded.event.forked_from:
+                fork = recorded.event.forked_from
+                session.inherit(await self._inherited(session.tenant, fork, recorded.position, keeps_past=keeps_past))
+            session.apply(recorded)
+        return session
+
+    async def _inherited(self, tenant: str, fork: ForkPoint, position: int, *, keeps_past: bool) -> Inherited:
+        """What a fork recorded at `position` inherits: of its parent as that was then, whatever has become of it.
+
+        Positions fall from fork to parent, so that this ends even where ids of deleted sessions were used again.
+        """
+        parent = lineage_stream(tenant, fork.root_id)
+        if not keeps_past and (kept := self._kept.get(parent)) and (found := kept[0].up_to(fork.turn_id)):
+            return found
+        events = [recorded for recorded in await self._log.read(parent) if recorded.position < position]
+        if not keeps_past and (found := (await self._fold(parent, events)).up_to(fork.turn_id)):
+            return found
+        return (await self._fold(parent, events, keeps_past=True)).up_to(fork.turn_id) or NOTHING
 
 
 def take_in(session: Session, events: Sequence[Recorded]) -> None:

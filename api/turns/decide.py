@@ -3,7 +3,7 @@
 Pure: time, ids and the answer of the model are handed in. Tested as given(events).when(command).then(events).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -160,14 +160,20 @@ def cancel(session: Session, turn_id: str, reason: CancelReason, said: Said = NO
     return [TurnCancelled(turn_id=turn_id, reason=reason, output=said.output, delta_lengths=said.delta_lengths)]
 
 
-def evict(session: Session, turn_id: str, reason: EvictReason) -> list[Event]:
-    """The response is no longer addressable. The turn stays."""
-    turn = session.find(turn_id)
+def evict(session: Session, turn_id: str, reason: EvictReason, earlier: Turn | None = None) -> list[Event]:
+    """The response is no longer addressable. The turn stays. `earlier` is the turn where it is behind a rotation."""
+    turn = session.find(turn_id) or earlier
     if turn is None or turn.evicted:
         raise ResponseNotFound(f"no response resp_{turn_id}")
     if turn.ended is None:
         raise ResponseInProgress(f"resp_{turn_id} is still in progress: cancel it first, or wait for it")
     return [ResponseEvicted(turn_id=turn_id, reason=reason)]
+
+
+def evict_ended(session: Session, turns: Sequence[Turn], reason: EvictReason) -> list[Event]:
+    """Of these turns, those that have ended lose their responses, unless they have already."""
+    now = [session.find(turn.turn_id) or turn for turn in turns]
+    return [ResponseEvicted(turn_id=turn.turn_id, reason=reason) for turn in now if turn.ended and not turn.evicted]
 
 
 class Rotate(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,16 +11,18 @@ from api.turns.refusals import (
     ConversationNotFound,
     PreviousNotFound,
     ResponseNotFound,
+    RunNotFound,
     SessionMismatch,
     SessionNotFound,
 )
 from api.turns.request import Names
 from eventstore.events import ConversationCreated, conversation_stream
 from eventstore.log import EventLog, VersionConflict
-from projections import conversations, responses, tips
+from projections import conversations, responses, runs, tips
 
 SERVER_MADE = "conv_"  # ids of conversations that only the server makes
 RESPONSE = "resp_"
+RUN = "run_"
 KNOWN_MAX = 20_000
 SAID_BACK_CHARACTERS = 256
 
@@ -28,6 +30,7 @@ _QUERIES = {
     "session": tips.ROOT_OF,
     "conversation": conversations.ROOT_OF,
     "response": responses.ROOT_OF,
+    "run": runs.ROOT_OF,
 }
 
 
@@ -54,6 +57,7 @@ class Directory:
         self._views = views
         self._new_session_id = new_session_id
         self._known: dict[tuple[str, str, str], str] = {}
+        self._deletions = 0
 
     async def place(self, tenant: str, names: Names) -> Place:
         """Where the turn goes that was asked for under `names`; a conversation met for the first time is claimed."""
@@ -82,7 +86,7 @@ class Directory:
         """The root of the session's lineage; raises `SessionNotFound`."""
         root_id = await self._lookup(tenant, "session", session_id)
         if root_id is None:
-            raise SessionNotFound(f"Session not found: {_short(session_id)}")
+            raise session_not_found(session_id)
         return root_id
 
     async def response(self, tenant: str, response_id: str) -> str:
@@ -91,6 +95,14 @@ class Directory:
         root_id = await self._lookup(tenant, "response", turn_id) if turn_id != response_id else None
         if root_id is None:
             raise ResponseNotFound(f"Response not found: {_short(response_id)}")
+        return root_id
+
+    async def run(self, tenant: str, run_id: str) -> str:
+        """The root of the run's lineage; raises `RunNotFound`."""
+        turn_id = run_id.removeprefix(RUN)
+        root_id = await self._lookup(tenant, "run", turn_id) if turn_id != run_id else None
+        if root_id is None:
+            raise run_not_found(run_id)
         return root_id
 
     def learn(self, tenant: str, kind: str, name: str, root_id: str) -> None:
@@ -104,6 +116,13 @@ class Directory:
     def forget_response(self, tenant: str, turn_id: str) -> None:
         """An evicted response leads nowhere."""
         self._known.pop((tenant, "response", turn_id), None)
+
+    def forget_lineage(self, tenant: str, root_id: str) -> None:
+        """A deleted lineage has no names, but for the slugs that lead to where it begins anew."""
+        self._deletions += 1
+        gone = [known for known, root in self._known.items() if root == root_id and known[0] == tenant]
+        for known in gone:
+            del self._known[known]
 
     async def _by_conversation(self, tenant: str, names: Names) -> str:
         place = await self.find(tenant, names)
@@ -137,11 +156,23 @@ class Directory:
             return None
         if root_id := self._known.get((tenant, kind, name)):
             return root_id
+        deletions = self._deletions
         rows = await self._views.fetch(_QUERIES[kind], (tenant, name))
         if not rows:
             return None
-        self.learn(tenant, kind, name, rows[0][0])
+        if deletions == self._deletions:  # else it may be a name of what was deleted meanwhile
+            self.learn(tenant, kind, name, rows[0][0])
         return str(rows[0][0])
+
+
+def session_not_found(session_id: str) -> SessionNotFound:
+    """The refusal, in the words of the older system."""
+    return SessionNotFound(f"Session not found: {_short(session_id)}")
+
+
+def run_not_found(run_id: str) -> RunNotFound:
+    """There is no such run for whoever asks."""
+    return RunNotFound(f"Run not found: {_short(run_id)}")
 
 
 def _short(name: str) -> str:

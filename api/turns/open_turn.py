@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,27 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLAIN = Marks()
+
+
+class LiveTurn(Protocol):
+    """A turn as its route answers it, whether a model answers now or the log does."""
+
+    session_id: str
+    turn: Turn
+    marks: Marks
+    cancel_reason: CancelReason
+
+    async def answer(self) -> Turn:
+        """The completed turn. Raises `ModelError`."""
+        ...
+
+    def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """The answer in pieces; `turn` is the completed one once they have ended. Raises `ModelError`."""
+        ...
+
+    def partial(self) -> Said:
+        """What has been said so far."""
+        ...
 
 
 class OpenTurn:

@@ -1,12 +1,25 @@
 """What clients read: sessions, their messages, responses. Changes nothing."""
 
+from typing import NamedTuple
+
 from api.turns.cache import Sessions
-from api.turns.directory import RESPONSE, Directory, Views
+from api.turns.directory import RESPONSE, RUN, Directory, Views, run_not_found, session_not_found
 from api.turns.refusals import ResponseNotFound
 from eventstore.events import lineage_stream
-from projections import sessions as session_list
+from projections import session_list, sessions
 from projections.session import Session, Turn
+from projections.session_list import Wanted
 from projections.sessions import SessionRow
+
+FORKS_MAX = 1_000
+
+
+class Lineage(NamedTuple):
+    """A lineage: folded with its past, its generations as they are listed, and the ids of its oldest forks."""
+
+    session: Session
+    generations: list[SessionRow]
+    forks: list[str]
 
 
 class Reader:
@@ -20,30 +33,59 @@ class Reader:
     async def response(self, tenant: str, response_id: str) -> tuple[Session, Turn]:
         """The turn behind a response's id, and its session; raises `ResponseNotFound`."""
         root_id = await self._directory.response(tenant, response_id)
-        session = await self._sessions.get(lineage_stream(tenant, root_id))
-        turn_id = response_id.removeprefix(RESPONSE)
-        turn = session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
+        session, turn = await self._turn(tenant, root_id, response_id.removeprefix(RESPONSE))
         if turn is None:
             raise ResponseNotFound(f"Response not found: {response_id}")  # of a session that was deleted
         return session, turn
 
+    async def run(self, tenant: str, run_id: str) -> tuple[Session, Turn]:
+        """The turn behind a run's id, and its session; raises `RunNotFound`."""
+        root_id = await self._directory.run(tenant, run_id)
+        session, turn = await self._turn(tenant, root_id, run_id.removeprefix(RUN))
+        if turn is None:
+            raise run_not_found(run_id)  # of a session that was deleted
+        return session, turn
+
+    async def _turn(self, tenant: str, root_id: str, turn_id: str) -> tuple[Session, Turn | None]:
+        """A turn of the lineage, however old."""
+        session = await self._sessions.get(lineage_stream(tenant, root_id))
+        return session, session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
+
     async def whole_session(self, tenant: str, session_id: str) -> Session:
         """The same, with everything that was said before its last rotation; raises `SessionNotFound`."""
         session = await self.session(tenant, session_id)
-        return session if session.generation == 1 else await self._sessions.whole(session.stream)
+        if session.generation == 1 and not session.current.base:
+            return session
+        return await self._sessions.whole(session.stream)
 
     async def session(self, tenant: str, session_id: str) -> Session:
         """The current session of the lineage that has that id; raises `SessionNotFound`."""
         root_id = await self._directory.session(tenant, session_id)
-        return await self._sessions.get(lineage_stream(tenant, root_id))
+        session = await self._sessions.get(lineage_stream(tenant, root_id))
+        if session.started is None:
+            raise session_not_found(session_id)  # deleted a moment ago
+        return session
 
     async def session_row(self, tenant: str, session_id: str) -> SessionRow:
-        """The session's entry in the list; raises `SessionNotFound`."""
+        """Exactly that session's entry in the list; raises `SessionNotFound`."""
         root_id = await self._directory.session(tenant, session_id)
-        rows = await self._views.fetch(session_list.GET, (tenant, root_id))
+        rows = await self._views.fetch(sessions.GET, (tenant, root_id, session_id))
+        if not rows:
+            raise session_not_found(session_id)
         return SessionRow(*rows[0])
 
-    async def session_rows(self, tenant: str, limit: int, offset: int) -> list[SessionRow]:
+    async def session_rows(self, tenant: str, wanted: Wanted, rows_max: int) -> list[SessionRow]:
         """The tenant's sessions, most recently active first."""
-        rows = await self._views.fetch(session_list.LIST, (tenant, limit, offset))
+        rows = await self._views.fetch(*session_list.query(tenant, wanted, rows_max))
         return [SessionRow(*row) for row in rows]
+
+    async def lineage(self, tenant: str, session_id: str) -> Lineage:
+        """The lineage that has a session of that id; raises `SessionNotFound`."""
+        session = await self.whole_session(tenant, session_id)
+        rows = await self._views.fetch(sessions.GENERATIONS, (tenant, session.root_id))
+        if not rows or session.started is None:
+            raise session_not_found(session_id)
+        generations = [SessionRow(*row) for row in rows]
+        began_us = generations[0].started_us
+        forks = await self._views.fetch(sessions.FORKS, (tenant, session.root_id, began_us, FORKS_MAX))
+        return Lineage(session, generations, [fork_id for (fork_id,) in forks])

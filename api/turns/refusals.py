@@ -8,9 +8,14 @@ Refusal
 ├── ConversationNotFound  a `conv_…` id that was never made
 ├── SessionNotFound       no such session for this tenant
 ├── NothingToCompress     a summary would save too little
+├── SessionExists         the id of a session to be made is taken
+├── TurnNotFound          the turn to fork behind is no part of the session's transcript
+├── RunNotFound           no such run for this tenant, or, to stop it, none at work
+├── TooManyRuns           as many runs are at work as may be
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
+├── KeyReused             an idempotency key came again with another request
 ├── ResponseInProgress    a response can not be deleted while it is made
 └── ShuttingDown          the server takes no new turns
 """
@@ -48,6 +53,22 @@ class NothingToCompress(Refusal):
     """The session is too short to be compressed."""
 
 
+class SessionExists(Refusal):
+    """Started already, by this tenant."""
+
+
+class TurnNotFound(Refusal):
+    """Never taken in this session, or not completed."""
+
+
+class RunNotFound(Refusal):
+    """Never started, another tenant's, or of a session that was deleted; to be stopped, also one that has ended."""
+
+
+class TooManyRuns(Refusal):
+    """No more runs at once; those at work make room as they end."""
+
+
 class LineageBusy(Refusal):
     """Another turn of the lineage has run for longer than this one can wait."""
 
@@ -58,6 +79,10 @@ class TurnInProgress(Refusal):
 
 class TurnNotOpen(Refusal):
     """Too late: the turn was ended by somebody else."""
+
+
+class KeyReused(Refusal):
+    """The idempotency key belongs to another request of the same route and session."""
 
 
 class ResponseInProgress(Refusal):

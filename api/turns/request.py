@@ -17,6 +17,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One turn's input. `items` is what is new where a transcript is continued, `opening` where one begins.
 
     Both hold JSON objects in the dialect of `api`; `instructions` are chat messages; `parameters` is a JSON object.
+    `route` is where it came in, where that is not named like `api`: an idempotency key is one within it.
     `compact_threshold_tokens` is the request's own limit for a rotation, 0 where it names none.
     """
 
@@ -26,12 +27,14 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     items: tuple[bytes, ...]
     opening: tuple[bytes, ...]
+    route: str = ""
     instructions: tuple[bytes, ...] = ()
     parameters: bytes = b"{}"
     stream: bool = False
     session_key: str = ""
     identity: Identity = Identity()
     idempotency_key: str = ""
+    idempotency_scope: str = ""
     body_digest: bytes = b""
     compact_threshold_tokens: int = 0
     uses_memory: bool = True

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import NamedTuple
 
@@ -18,11 +19,13 @@ from structlog.contextvars import bind_contextvars
 
 from api.ids import new_id, new_session_id
 from api.models.model import Answer, Model, ModelError, ModelRefused
-from api.turns import decide
+from api.turns import decide, decide_runs
 from api.turns.decide import Begin, Failure
 from api.turns.directory import RESPONSE
+from api.turns.eviction import Eviction
+from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
-from api.turns.open_turn import PLAIN, Marks, OpenTurn
+from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, NothingNew, PreviousNotFound, Refusal, ShuttingDown, TurnInProgress
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
@@ -58,36 +61,68 @@ class Turns:
         *,
         turn_max_s: float,
         lock_wait_s: float = LOCK_WAIT_S,
+        eviction: Eviction | None = None,
+        restarts_runs: bool = False,
     ) -> None:
         self._lineages = lineages
+        self._eviction = eviction or Eviction(lineages)
         self._model = model
         self._rotations = rotations
         self._owner = new_id()
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
         self._lock_wait_s = lock_wait_s
+        self._restarts_runs = restarts_runs
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
+        self._keys = Keys(lineages, wait_s=lock_wait_s, is_gone=self._is_gone)
+
+    def turn(self, request: TurnRequest) -> AbstractAsyncContextManager[LiveTurn]:
+        """Open a turn for the body, whose input is durable by then; or the one that its idempotency key has made.
+
+        Raises `Refusal`, `ModelError`, `LogError`.
+        """
+        return self._once(request) if request.idempotency_key else self._opened(request)
 
     @contextlib.asynccontextmanager
-    async def turn(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
-        """Open a turn for the body, whose input is durable by then. Raises `Refusal`, `ModelError`, `LogError`."""
+    async def _once(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
+        with self._at_work():
+            async with self._keys.once(request) as claim:
+                if isinstance(claim, Replayed):
+                    bind_contextvars(session_id=claim.session_id, turn_id=claim.turn.turn_id)
+                    yield claim
+                    return
+                async with self._opened(claim.request) as turn:
+                    claim.opened(turn)
+                    yield turn
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self._at_work():
             session, forked_from = await self._enter(request)
             try:
                 turn = await self._begin(session, request, await self._prepare(session, request, forked_from))
-                try:
+                async with self._until_closed(session, turn):
                     yield turn
-                except BaseException as error:
-                    await self._close(session, turn, error)
-                    raise
-                finally:
-                    self._running.discard(turn.turn.turn_id)
             finally:
                 self._lineages.line.leave(session.stream)
 
     @contextlib.asynccontextmanager
-    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[OpenTurn]:
+    async def again(self, tenant: str, root_id: str, turn_id: str) -> AsyncIterator[OpenTurn]:
+        """Take over a turn in the background that a process which is gone left open, and begin it anew.
+
+        Raises `TurnNotOpen` where it can not be, `LogError`.
+        """
+        with self._at_work():
+            async with self._lineages.held(lineage_stream(tenant, root_id)) as session:
+                restart = partial(decide_runs.restart, turn_id=turn_id, owner=self._owner, lease_ms=self._lease_ms)
+                await self._lineages.commit(session, restart)
+                turn = self._work_on(session)
+                async with self._until_closed(session, turn):
+                    yield turn
+
+    @contextlib.asynccontextmanager
+    async def unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         """The same for a turn of which nothing is stored: it sees the transcript that its names lead to, if any."""
         with self._at_work():
             place = await self._lineages.directory.find(request.tenant, request.names)
@@ -95,6 +130,7 @@ class Turns:
             if place:
                 session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
             if place and place.after:
+                await self._eviction.continue_from(session, place.after)
                 session = Session(session.stream, await self._behind(session, place.after))
             command = self._command(session, request, Prepared())
             started = decide.started_by(command, session, decide.session_started(command))
@@ -108,20 +144,25 @@ class Turns:
 
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
-        session, turn = await self._lineages.reader.response(tenant, response_id)
-        await self._lineages.commit(session, partial(decide.evict, turn_id=turn.turn_id, reason="deleted"))
+        session, turn = await self._eviction.read(tenant, response_id)
+        decision = partial(decide.evict, turn_id=turn.turn_id, reason="deleted", earlier=turn)
+        await self._lineages.commit(session, decision)
         self._lineages.directory.forget_response(tenant, turn.turn_id)
+        self._eviction.forget(tenant, turn.turn_id)
 
     async def cancel_left_open(self) -> int:
         """Cancel the turns that a process which is gone left open; for the start, when no other process can be at work.
 
-        Returns how many there were.
+        Those that can be started `again` are left to that, where the server is told to. Returns how many there were.
         """
-        rows = await self._lineages.views.fetch(session_list.OPEN_TURNS, ())
-        for tenant, root_id, turn_id in rows:
+        cancelled = 0
+        for tenant, root_id, turn_id in await self._lineages.views.fetch(session_list.OPEN_TURNS, ()):
             session = await self._lineages.sessions.get(lineage_stream(tenant, root_id))
+            if session.open and self._can_restart(session.open):
+                continue
             await self._lineages.commit(session, partial(decide.cancel, turn_id=turn_id, reason="crash"))
-        return len(rows)
+            cancelled += 1
+        return cancelled
 
     async def stop(self, grace_s: float) -> None:
         """Take no new turns, give the running ones `grace_s`, and cancel what is left."""
@@ -167,6 +208,8 @@ class Turns:
         await self._lineages.line.enter(stream)
         try:
             session = await self._lineages.sessions.get(stream)
+            if after:
+                await self._eviction.continue_from(session, after)
             if not after or (session.newest and session.newest.turn_id == after):
                 return session, None
             fork = Session(lineage_stream(request.tenant, new_session_id()), await self._behind(session, after))
@@ -211,17 +254,37 @@ class Turns:
                     raise LineageBusy(f"another turn of this session has run for {self._lock_wait_s:g} s") from None
                 await asyncio.sleep(POLL_S)
                 await self._lineages.sessions.catch_up(session)
+        opened = self._work_on(session, prepared.marks)
+        self._learn(session, request, opened.turn)
+        return opened
+
+    def _work_on(self, session: Session, marks: Marks = PLAIN) -> OpenTurn:
+        """The session's open turn, as it was just opened here."""
         turn = session.open
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
         self._running.add(turn.turn_id)
-        self._learn(session, request, turn)
 
         async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
             decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
             await self._lineages.commit(session, decision)
+            await self._eviction.made(session, turn)
             return turn
 
-        return OpenTurn(self._model, session, turn, complete, marks=prepared.marks)
+        return OpenTurn(self._model, session, turn, complete, marks=marks)
+
+    @contextlib.asynccontextmanager
+    async def _until_closed(self, session: Session, turn: OpenTurn) -> AsyncIterator[None]:
+        """Inside, the turn is at work; however the body ends, it is closed in the log."""
+        try:
+            yield
+        except BaseException as error:
+            await self._close(session, turn, error)
+            raise
+        finally:
+            self._running.discard(turn.turn.turn_id)
+
+    def _can_restart(self, turn: Turn) -> bool:
+        return self._restarts_runs and decide_runs.can_restart(turn)
 
     def _command(self, session: Session, request: TurnRequest, prepared: Prepared) -> Begin:
         return Begin(
@@ -231,10 +294,15 @@ class Turns:
             owner=self._owner,
             lease_ms=self._lease_ms,
             now_us=time.time_ns() // 1_000,
-            is_gone=lambda turn: turn.owner == self._owner and turn.turn_id not in self._running,
+            is_gone=self._is_gone,
             forked_from=prepared.forked_from,
             uncompressed=prepared.uncompressed,
+            idempotency_scope=request.idempotency_scope,
         )
+
+    def _is_gone(self, turn: Turn) -> bool:
+        """Whether the open turn is this server's, which no longer works on it."""
+        return turn.owner == self._owner and turn.turn_id not in self._running
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:
         bind_contextvars(session_id=session.session_id, turn_id=turn.turn_id)
@@ -242,19 +310,23 @@ class Turns:
         if request.api == "responses":
             self._lineages.directory.learn(session.tenant, "response", turn.turn_id, session.root_id)
 
-    async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
+    async def _close(self, session: Session, turn: LiveTurn, error: BaseException) -> None:
         """Record how a turn ended that did not complete."""
         turn_id, said = turn.turn.turn_id, turn.partial()
         if session.open is None or session.open.turn_id != turn_id:
             return  # it had ended before: only the way to the client was cut
         ending: Callable[[Session], Sequence[Event]]
         if isinstance(error, asyncio.CancelledError | ConnectionError):
-            reason: CancelReason = "shutdown" if self._draining else turn.cancel_reason
+            is_cut = self._draining and turn.cancel_reason != "client"
+            if is_cut and self._can_restart(turn.turn):
+                return  # stays open in the log: the next start goes on with it, as after a crash
+            reason: CancelReason = "shutdown" if is_cut else turn.cancel_reason
             ending = partial(decide.cancel, turn_id=turn_id, reason=reason, said=said)
         else:
             ending = partial(decide.fail, turn_id=turn_id, failure=_failure(error), said=said)
         try:
             await self._lineages.commit(session, ending)
+            await self._eviction.made(session, turn.turn)
         except (LogError, Refusal) as problem:
             # Still open in the log, or ended by somebody else; the next turn of the session sees to it.
             _log.error("the end of a turn was not recorded", turn_id=turn_id, reason=str(problem))

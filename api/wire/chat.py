@@ -7,7 +7,7 @@ import msgspec
 
 from api.models.model import NULL, Chunk
 from api.problem import Problem, error_of
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn
 from api.turns.request import Names, TurnRequest
 from api.wire.checks import (
     Count,
@@ -87,7 +87,7 @@ def decode(body: bytes) -> ChatRequest:
     return body_of(_decoder, body)
 
 
-def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuity, default_model: str) -> TurnRequest:
+def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
     """The turn that a chat request asks for; raises `Problem`.
 
     What is new is what stands behind the body's last assistant message. System and developer messages are this turn's
@@ -103,7 +103,7 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
         tenant=tenant,
         api="chat",
         names=Names(session_id=headers.session_id),
-        model=chat.model or default_model,
+        model=chat.model or "",
         items=tuple(messages[index] for index in spoken if index > newest_answer),
         opening=tuple(messages[index] for index in spoken),
         instructions=tuple(messages[i] for i, message in enumerate(decoded) if message.role in INSTRUCTION_ROLES),
@@ -192,7 +192,7 @@ def usage_of(done: TurnCompleted) -> msgspec.Raw:
 class StreamedCompletion:
     """The chunks that a client is sent for the chunks that a model sends: the same, under this turn's id."""
 
-    def __init__(self, opened: OpenTurn, *, wants_usage: bool) -> None:
+    def __init__(self, opened: LiveTurn, *, wants_usage: bool) -> None:
         turn = opened.turn
         self._session_id = opened.session_id
         self._head: dict[str, Any] = {

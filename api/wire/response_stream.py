@@ -11,7 +11,7 @@ import msgspec
 
 from api.models.model import Chunk
 from api.problem import Problem
-from api.turns.open_turn import OpenTurn
+from api.turns.open_turn import LiveTurn
 from api.wire.frames import DONE, frame
 from api.wire.items import (
     CustomToolCallItem,
@@ -51,7 +51,7 @@ class _Open(msgspec.Struct):
 class ResponseStream:
     """Writes the events of one response. Each method returns the bytes of whole frames."""
 
-    def __init__(self, opened: OpenTurn, *, store: bool) -> None:
+    def __init__(self, opened: LiveTurn, *, store: bool) -> None:
         self._turn = opened.turn
         self._store = store
         self._sequence_number = 0
@@ -59,7 +59,9 @@ class ResponseStream:
 
     def opening(self) -> bytes:
         """The two events that come before any output."""
-        response = response_object(self._turn, store=self._store)
+        turn = self._turn
+        begun = Turn(turn.started, turn.started_us) if turn.ended else turn  # one that the log answers has ended
+        response = response_object(begun, store=self._store)
         created = self._event("response.created", response=response)
         return created + self._event("response.in_progress", response=response)
 

@@ -71,7 +71,7 @@ class _Item(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(ResponsesRequest)
 _item_decoder = msgspec.json.Decoder(_Item)
-_OURS = frozenset(
+OURS = frozenset(
     {
         *("input", "model", "instructions", "previous_response_id", "conversation", "conversation_history"),
         *("store", "stream", "background"),
@@ -92,17 +92,23 @@ _TOOLS = ("function", "custom")
 def decode(body: bytes) -> ResponsesRequest:
     """The request in `body`; raises `Problem`."""
     request = body_of(_decoder, body)
-    if request.conversation and request.previous_response_id:
-        raise Problem(
-            "Cannot use both 'conversation' and 'previous_response_id': send the one that names where to go on.",
-            param="conversation",
-            code="mutually_exclusive_parameters",
-        )
     if request.background:
         raise Problem(
             "Background responses are not available on this server: send background=false.",
             param="background",
             code="unsupported_parameter",
+        )
+    check(request)
+    return request
+
+
+def check(request: ResponsesRequest) -> None:
+    """Refuse what a body can not ask for, whichever route it came by; raises `Problem`."""
+    if request.conversation and request.previous_response_id:
+        raise Problem(
+            "Cannot use both 'conversation' and 'previous_response_id': send the one that names where to go on.",
+            param="conversation",
+            code="mutually_exclusive_parameters",
         )
     for index, tool in enumerate(request.tools or ()):
         if tool.type not in _TOOLS:
@@ -111,12 +117,9 @@ def decode(body: bytes) -> ResponsesRequest:
                 param=f"tools[{index}].type",
                 code="unsupported_tool",
             )
-    return request
 
 
-def turn_request(
-    request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity, default_model: str
-) -> TurnRequest:
+def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
     """The turn that a Responses request asks for; raises `Problem`.
 
     With a session header, what is new is what stands behind the input's last item from a model, as in a chat. By the
@@ -137,11 +140,11 @@ def turn_request(
             conversation=_conversation(request.conversation),
             previous_response_id=request.previous_response_id or "",
         ),
-        model=request.model or default_model,
+        model=request.model or "",
         items=tuple(data for data, _ in new),
         opening=tuple(data for data, _ in (*history, *items)),
         instructions=_instructions(request.instructions),
-        parameters=rest_of(body, _OURS),
+        parameters=rest_of(body, OURS),
         stream=bool(request.stream),
         compact_threshold_tokens=_compact_threshold(request.context_management),
         session_key=headers.session_key,

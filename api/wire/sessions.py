@@ -4,29 +4,24 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.problem import Problem
+from api.wire.session_list import Page, cursor_behind
 from eventstore.events import TurnCompleted, TurnFailed
 from projections.messages import fields
 from projections.session import Session, Status, Turn
-from projections.sessions import SessionRow
-
-LIMIT_DEFAULT = 50
-LIMIT_MAX = 200
-OFFSET_MAX = 1_000_000
-MESSAGES_MAX = 500
+from projections.sessions import DEFAULT_SOURCE, SessionRow
 
 
 class SessionEntry(msgspec.Struct, kw_only=True):
-    """One session. Times are seconds since 1970, UTC."""
+    """One session. Times are seconds since 1970, UTC. In the list, the tip of a rotated lineage names its root."""
 
     id: str
-    source: str = "api_server"
+    source: str
     user_id: str | None
     model: str | None
-    title: str | None = None
+    title: str | None
     started_at: float
-    ended_at: float | None = None
-    end_reason: str | None = None
+    ended_at: float | None
+    end_reason: str | None
     message_count: int
     tool_call_count: int
     input_tokens: int
@@ -40,19 +35,22 @@ class SessionEntry(msgspec.Struct, kw_only=True):
     parent_session_id: str | None
     last_active: float
     preview: str
+    lineage_root_id: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="_lineage_root_id")
     session_key: str | None
+    metadata: dict[str, Any]
     has_system_prompt: bool
     has_model_config: bool = False
 
 
 class SessionList(msgspec.Struct):
-    """A page of sessions, most recently active first."""
+    """A page of sessions, most recently active first. `next_cursor` leads to the page behind it, where there is one."""
 
     object: Literal["list"]
     data: list[SessionEntry]
     limit: int
     offset: int
     has_more: bool
+    next_cursor: str | None
 
 
 class OneSession(msgspec.Struct):
@@ -97,22 +95,17 @@ class MessageList(msgspec.Struct):
     has_more: bool
 
 
-def whole_number(text: str | None, name: str, default: int, maximum: int) -> int:
-    """A query parameter from 0 to `maximum`; raises `Problem`. More than the maximum is the maximum."""
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit():
-        raise Problem(f"{name} must be a whole number from 0, got '{text}'.", param=name, code="invalid_value")
-    return min(int(text[:20]), maximum)
-
-
 def session_entry(row: SessionRow) -> SessionEntry:
     """A row of the list, as the client sees it."""
     return SessionEntry(
         id=row.session_id,
+        source=row.source or DEFAULT_SOURCE,
         user_id=row.user_id or None,
         model=row.model or None,
+        title=row.title or None,
         started_at=row.started_us / 1e6,
+        ended_at=None if row.ended_us is None else row.ended_us / 1e6,
+        end_reason=row.end_reason or None,
         message_count=row.messages,
         tool_call_count=row.tool_calls,
         input_tokens=row.input_tokens,
@@ -124,14 +117,34 @@ def session_entry(row: SessionRow) -> SessionEntry:
         last_active=row.active_us / 1e6,
         preview=row.preview,
         session_key=row.session_key or None,
+        metadata=fields(row.metadata.encode()),
         has_system_prompt=bool(row.has_instructions),
     )
 
 
-def session_list(rows: list[SessionRow], limit: int, offset: int) -> SessionList:
-    """A page of the list; `rows` may hold one more than `limit`, which tells that there are more."""
-    entries = [session_entry(row) for row in rows[:limit]]
-    return SessionList("list", entries, limit, offset, len(rows) > limit)
+def lineage_entry(row: SessionRow) -> SessionEntry:
+    """The tip of a lineage, standing for all of it: began as its root did, and cost what all its sessions cost."""
+    entry = session_entry(row)
+    if row.generation == 1:
+        return entry
+    return msgspec.structs.replace(
+        entry,
+        started_at=row.root_started_us / 1e6,
+        parent_session_id=row.root_parent_id,
+        input_tokens=row.earlier_input + row.input_tokens,
+        output_tokens=row.earlier_output + row.output_tokens,
+        cache_read_tokens=row.earlier_cached + row.cached_tokens,
+        reasoning_tokens=row.earlier_reasoning + row.reasoning_tokens,
+        lineage_root_id=row.root_id,
+    )
+
+
+def session_list(rows: list[SessionRow], page: Page) -> SessionList:
+    """A page of the list; `rows` may hold one more than its limit, which tells that there are more."""
+    shown, has_more = rows[: page.limit], len(rows) > page.limit
+    entry = session_entry if page.wanted.has_children else lineage_entry
+    next_cursor = cursor_behind(shown[-1]) if shown and has_more else None
+    return SessionList("list", [entry(row) for row in shown], page.limit, page.wanted.offset, has_more, next_cursor)
 
 
 def message_list(session: Session, limit: int, offset: int | None) -> MessageList:
