@@ -75,14 +75,17 @@ def _message(item: dict[str, Any]) -> dict[str, Any] | None:
     kind = item.get("type", "message")
     if kind == "message":
         role = str(item.get("role"))
-        return {"role": _ROLES.get(role, role), "content": _content(item.get("content"))}
+        return {"role": _ROLES.get(role, role), "content": chat_content(item.get("content"))}
     if kind in ("function_call_output", "custom_tool_call_output"):
-        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _content(item.get("output"))}
+        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": chat_content(item.get("output"))}
     return None  # reasoning and the like: kept in the log, without a counterpart in a chat
 
 
-def _content(content: Any) -> Any:
-    """A string stays one; parts are renamed; a single text part becomes a string, which every server takes."""
+def chat_content(content: Any) -> Any:
+    """A message's content as chat servers take it.
+
+    A string stays one; parts are renamed; a single text part becomes a string, which every server takes.
+    """
     if not isinstance(content, list):
         return content
     parts = [_part(part) for part in content if isinstance(part, dict)]

@@ -7,12 +7,15 @@ generations before it.
 """
 
 from collections.abc import Iterable
-from typing import TypeAlias, assert_never, cast
+from typing import TypeAlias, assert_never
 
 import msgspec
 
 from eventstore.events import (
     CompressionRotated,
+    ConversationAdvanced,
+    ConversationCreated,
+    ResponseEvicted,
     SessionAnnotated,
     SessionDeleted,
     SessionEnded,
@@ -21,6 +24,7 @@ from eventstore.events import (
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
+    TurnRestarted,
     TurnStarted,
     parse_stream,
 )
@@ -155,17 +159,17 @@ class SessionRow(msgspec.Struct, frozen=True):
     metadata: str
 
 
-Listed: TypeAlias = (
+Rarer: TypeAlias = (
     SessionStarted
-    | TurnStarted
-    | TurnCompleted
-    | TurnFailed
-    | TurnCancelled
     | CompressionRotated
     | SessionRenamed
     | SessionAnnotated
     | SessionEnded
     | SessionDeleted
+    | TurnRestarted
+    | ResponseEvicted
+    | ConversationAdvanced
+    | ConversationCreated
 )
 OF = (
     *(SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled),
@@ -175,7 +179,7 @@ OF = (
 
 def apply(recorded: Recorded) -> Iterable[Statement]:
     """The rows that an event changes."""
-    event = cast("Listed", recorded.event)  # it is called with no others
+    event = recorded.event
     _, tenant, root_id = parse_stream(recorded.stream)
     now_us = recorded.recorded_us
     match event:
@@ -190,12 +194,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
             yield from _rarer(event, tenant, root_id, now_us)
 
 
-def _rarer(
-    event: SessionStarted | CompressionRotated | SessionRenamed | SessionAnnotated | SessionEnded | SessionDeleted,
-    tenant: str,
-    root_id: str,
-    now_us: int,
-) -> Iterable[Statement]:
+def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Statement]:
     match event:
         case SessionStarted():
             yield START, (tenant, root_id, *_started(event, now_us))
@@ -210,6 +209,8 @@ def _rarer(
             yield END, (event.reason, now_us, tenant, root_id)
         case SessionDeleted():
             yield DELETE, (tenant, root_id)
+        case TurnRestarted() | ResponseEvicted() | ConversationAdvanced() | ConversationCreated():
+            pass  # nothing that a list shows
         case _:
             assert_never(event)
 

@@ -183,7 +183,7 @@ def test_a_fork_from_before_a_rotation_inherits_what_the_model_saw_then() -> Non
     assert [turn.turn_id for _, turn in fork.said] == ["t1", "t2", "t3", "t4"]
 
 
-def test_a_deleted_lineage_is_as_new_and_its_forks_keep_what_they_inherit() -> None:
+def test_a_deleted_lineage_is_as_new() -> None:
     events = recorded([session_started(), *three_turns(), SessionRenamed(title="X"), SessionDeleted()])
     session = Session.fold(STREAM, events)
     assert session.started is None
@@ -191,9 +191,6 @@ def test_a_deleted_lineage_is_as_new_and_its_forks_keep_what_they_inherit() -> N
     assert not session.transcript
     assert not session.title
     assert session.version == len(events)
-    whole = Session.fold(STREAM, events, keeps_past=True)
-    assert not list(whole.said)
-    assert whole.up_to("t2")
     again = recorded([session_started(), started("t9", "anew"), completed("t9")])
     for event in again:
         session.apply(event)

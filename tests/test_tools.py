@@ -94,7 +94,7 @@ async def test_replay_rebuilds_and_verifies_and_finds_what_differs(tmp_path: Pat
     assert (verified.returncode, "are equal" in verified.stdout) == (0, True)
     with sqlite3.connect(tmp_path / "d" / "views.db") as database:
         database.execute("UPDATE sessions SET turns = 7")
-        database.execute("INSERT INTO responses VALUES ('t0', 'x', 'y')")
+        database.execute("INSERT INTO responses VALUES ('t0', 'x', 'y', 0)")
     database.close()
     verified = turnlog("replay", "--verify", "--data", "d", cwd=tmp_path)
     assert verified.returncode == 1

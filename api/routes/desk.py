@@ -14,14 +14,13 @@ async def create(request: web.Request) -> web.StreamResponse:
     asked = wire.decode_create(await body_of(request))
     headers = continuity_of(request).standing_in(asked.user)
     session_id = await request.app[DESK].create(wire.new_session(asked, request[TENANT], headers))
-    return await one(request, session_id, status=201)
+    return await one(request, session_id, status=201, headers=headers.echo(session_id))
 
 
 async def change(request: web.Request) -> web.StreamResponse:
-    """Rename, annotate or end a session."""
-    session_id = request.match_info["session_id"]
-    await request.app[DESK].change(request[TENANT], session_id, wire.change_of(await body_of(request)))
-    return await one(request, session_id)
+    """Rename, annotate or end a session, or the one that it has become; that is the answer."""
+    wanted = wire.change_of(await body_of(request))
+    return await one(request, await request.app[DESK].change(request[TENANT], request.match_info["session_id"], wanted))
 
 
 async def delete(request: web.Request) -> web.StreamResponse:

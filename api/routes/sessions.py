@@ -20,10 +20,12 @@ async def get(request: web.Request) -> web.StreamResponse:
     return await one(request, request.match_info["session_id"])
 
 
-async def one(request: web.Request, session_id: str, *, status: int = 200) -> web.StreamResponse:
+async def one(
+    request: web.Request, session_id: str, *, status: int = 200, headers: dict[str, str] | None = None
+) -> web.StreamResponse:
     """The session of that id as an answer."""
     row = await request.app[LINEAGES].reader.session_row(request[TENANT], session_id)
-    return answer(sessions.OneSession("hermes.session", sessions.session_entry(row)), status=status)
+    return answer(sessions.OneSession("hermes.session", sessions.session_entry(row)), status=status, headers=headers)
 
 
 async def messages(request: web.Request) -> web.StreamResponse:

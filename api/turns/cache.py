@@ -90,7 +90,11 @@ class Sessions:
         Positions fall from fork to parent, so that this ends even where ids of deleted sessions were used again.
         """
         parent = lineage_stream(tenant, fork.root_id)
-        if not keeps_past and (kept := self._kept.get(parent)) and (found := kept[0].up_to(fork.turn_id)):
+        if not fork.turn_id:
+            return NOTHING
+        # Nobody waits for what began to load before, so nobody waits for himself: what is loading already may wait for
+        # this very fork, as the id of a deleted session may be used again for a fork of its fork.
+        if not keeps_past and parent not in self._loading and (found := (await self.get(parent)).up_to(fork.turn_id)):
             return found
         events = [recorded for recorded in await self._log.read(parent) if recorded.position < position]
         if not keeps_past and (found := (await self._fold(parent, events)).up_to(fork.turn_id)):

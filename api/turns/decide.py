@@ -199,5 +199,5 @@ def has_expired(turn: Turn, now_us: int) -> bool:
 
 def _open_turn(session: Session, turn_id: str) -> Turn:
     if session.open is None or session.open.turn_id != turn_id:
-        raise TurnNotOpen("the turn was ended meanwhile: its lease had run out")
+        raise TurnNotOpen("the turn was ended meanwhile: its lease had run out, or its session was deleted")
     return session.open

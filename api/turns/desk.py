@@ -35,10 +35,11 @@ class Desk:
         self._lineages.directory.learn(wanted.tenant, "session", session_id, session_id)
         return session_id
 
-    async def change(self, tenant: str, session_id: str, wanted: Change) -> None:
-        """Rename, annotate or end the newest session of the lineage; raises `SessionNotFound`."""
+    async def change(self, tenant: str, session_id: str, wanted: Change) -> str:
+        """Rename, annotate or end the newest session of the lineage, and return its id; raises `SessionNotFound`."""
         session = await self._lineages.reader.session(tenant, session_id)
         await self._lineages.commit(session, partial(decide_session.change, wanted=wanted))
+        return session.session_id
 
     async def delete(self, tenant: str, session_id: str) -> None:
         """Delete the lineage, whichever of its ids was named; raises `SessionNotFound`."""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.models.model import Chunk
+from api.models.model import NULL, Chunk
 from api.problem import Problem
 from api.turns.open_turn import LiveTurn
 from api.turns.request import Names, TurnRequest
@@ -15,7 +15,7 @@ from api.wire.frames import frame
 from api.wire.headers import Continuity
 from api.wire.items import text_of
 from eventstore.events import TurnCompleted
-from projections.messages import fields
+from projections.messages import chat_content, fields
 from projections.session import Turn
 from projections.usage import tokens_of
 
@@ -23,8 +23,8 @@ from projections.usage import tokens_of
 class SessionChatRequest(msgspec.Struct):
     """A turn's message. Whatever else a body holds is passed over, as the older system does."""
 
-    message: msgspec.Raw | None = None
-    input: msgspec.Raw | None = None
+    message: msgspec.Raw = NULL
+    input: msgspec.Raw = NULL
     system_message: Any = None
     instructions: Any = None
     model: str | None = None
@@ -33,7 +33,8 @@ class SessionChatRequest(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(SessionChatRequest)
 _content_decoder = msgspec.json.Decoder(str | list[Part])
-_NOTHING = (None, b"null", b'""', b"[]")
+_decode_any = msgspec.json.Decoder().decode
+_NOTHING = (b"null", b'""', b"[]")
 
 
 def decode(body: bytes) -> SessionChatRequest:
@@ -64,12 +65,11 @@ def turn_request(
 
 
 def _content(asked: SessionChatRequest) -> bytes:
-    for name in ("message", "input"):
-        raw: msgspec.Raw | None = getattr(asked, name)
-        content = raw and bytes(raw)
-        if content and content not in _NOTHING:
-            check_content(body_of(_content_decoder, content, name), name, is_required=True)
-            return content
+    for name, content in (("message", bytes(asked.message)), ("input", bytes(asked.input))):
+        if content not in _NOTHING:
+            checked = body_of(_content_decoder, content, name)
+            check_content(checked, name, is_required=True)
+            return content if isinstance(checked, str) else encode(chat_content(_decode_any(content)))
     raise Problem("Missing 'message' field", param="message", code="missing_message")
 
 
