@@ -8,19 +8,21 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SETTINGS, TURNS
+from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SEARCH, SETTINGS, TURNS
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, desk, responses, runs, service, session_chat, sessions
+from api.routes import chat, compress, desk, responses, runs, search, service, session_chat, sessions
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.rotation import Rotations
+from api.turns.said_before import SaidBefore
+from api.turns.search import Search
 from api.turns.service import Turns
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -44,6 +46,7 @@ ROUTES = (
     (hdrs.METH_POST, "/v1/runs/{run_id}/stop", runs.stop, "run_stop"),
     (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
     (hdrs.METH_POST, "/api/sessions", desk.create, "session_create"),
+    (hdrs.METH_GET, "/api/sessions/search", search.search, "session_search"),
     (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
     (hdrs.METH_PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
     (hdrs.METH_DELETE, "/api/sessions/{session_id}", desk.delete, "session_delete"),
@@ -90,7 +93,10 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         eviction = app[EVICTION] = Eviction(
             lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
         )
-        app[DESK] = Desk(lineages, eviction)
+        search_ = app[SEARCH] = Search(log, views, lineages.directory)
+        parts.callback(search_.close)
+        memory = SaidBefore(log, views)
+        parts.callback(memory.close)
         turns = app[TURNS] = Turns(
             lineages,
             model,
@@ -99,7 +105,11 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             lock_wait_s=settings.lock_wait_s,
             eviction=eviction,
             restarts_runs=settings.runs_after_crash == "restart",
+            matches_history=settings.match_history,
+            answers_without_history=settings.history_on_failure == "empty",
+            memory=memory if settings.memory else None,
         )
+        app[DESK] = Desk(lineages, turns.work, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():

@@ -15,7 +15,7 @@ from api.errors import problem_of
 from api.ids import new_request_id
 from api.keys import DEFAULT_TENANT
 from api.problem import Problem, envelope
-from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY, REMARKS
+from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY, MEMORY, REMARKS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -26,7 +26,7 @@ CLIENT_GONE = 499  # what other servers log for a client that hung up; never sen
 
 _log = structlog.get_logger()
 
-_ALLOWED = ("Authorization", "Content-Type", "Last-Event-ID", IDEMPOTENCY_KEY, *CONTINUITY)
+_ALLOWED = ("Authorization", "Content-Type", "Last-Event-ID", IDEMPOTENCY_KEY, MEMORY, *CONTINUITY)
 _SDK_HEADERS = ("x-stainless-", "openai-")
 _PREFLIGHT: dict[str, str] = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, PATCH, DELETE, OPTIONS",

@@ -9,11 +9,13 @@ from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
+from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire.decode import encode
 from api.wire.headers import Continuity, continuity
@@ -27,6 +29,7 @@ ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
+SEARCH = web.AppKey("search", Search)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)
@@ -46,7 +49,7 @@ async def with_model(request: web.Request, asked: TurnRequest) -> TurnRequest:
     """
     if asked.model:
         return asked
-    model = await request.app[DESK].model_of(asked) or request.app[SETTINGS].default_model
+    model = await _model_of_session(request, asked) or request.app[SETTINGS].default_model
     if not model:
         raise Problem(
             "Missing required parameter: 'model' (this server was started without --default-model).",
@@ -54,6 +57,15 @@ async def with_model(request: web.Request, asked: TurnRequest) -> TurnRequest:
             code="missing_required_parameter",
         )
     return msgspec.structs.replace(asked, model=model)
+
+
+async def _model_of_session(request: web.Request, asked: TurnRequest) -> str:
+    try:
+        return await request.app[DESK].model_of(asked)
+    except OUT_OF_REACH:
+        if request.app[SETTINGS].history_on_failure == "fail":
+            raise
+        return ""  # the turn is answered without its session, and so without its model
 
 
 async def body_of(request: web.Request) -> bytes:

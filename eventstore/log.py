@@ -96,6 +96,10 @@ class EventLog(Protocol):
         """The stream's events after `after_version`, in order. Raises `LogDamaged`, `LogUnavailable`."""
         ...
 
+    async def at(self, positions: Sequence[int]) -> list[Recorded]:
+        """The events at those positions, in the log's order, without those that lack. Raises like `read`."""
+        ...
+
     def read_all(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
         """All events after `after_position` up to the head as it is met, in order, in bounded batches."""
         ...

@@ -30,11 +30,12 @@ READ_ALL = f"SELECT {COLUMNS} FROM events WHERE position > ? ORDER BY position L
 MISTYPED = """
 SELECT position FROM events WHERE typeof(data) <> 'blob' OR typeof(hash) <> 'blob' ORDER BY position LIMIT 1
 """
-READ_STREAM = """
+_BESIDE_NEIGHBOUR = """
 SELECT e.position, e.stream, e.version, e.type, e.recorded_us, e.data, e.hash, p.hash
 FROM events e LEFT JOIN events p ON p.position = e.position - 1
-WHERE e.stream = ? AND e.version > ? ORDER BY e.version
 """
+READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
+READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"  # noqa: S608
 
 
 def insert(rows: int) -> str:

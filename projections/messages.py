@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from eventstore.events import TurnStarted
+from eventstore.events import Api, TurnStarted
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -35,9 +35,14 @@ def text_of(content: Any) -> str:
 
 def input_messages(started: TurnStarted) -> tuple[bytes, ...]:
     """The turn's new input as chat messages, each the bytes of one JSON object."""
-    if started.api == "chat":
-        return started.items
-    return tuple(_encode(message) for message in _from_items(started.items))
+    return messages_of(started.api, started.items)
+
+
+def messages_of(api: Api, items: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Items in the dialect of `api` as chat messages, each the bytes of one JSON object."""
+    if api == "chat":
+        return items
+    return tuple(_encode(message) for message in _from_items(items))
 
 
 def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:

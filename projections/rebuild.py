@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from eventstore.log import EventLog
+from eventstore.events import SessionDeleted
+from eventstore.log import EventLog, Recorded
 from projections.store import ViewStore
-from projections.view import View
+from projections.view import Deletion, View
 
 
 def no_progress(_position: int) -> None:
@@ -33,7 +34,7 @@ async def rebuild(
         async for batch in log.read_all():
             wanted = [recorded for recorded in batch if not until(recorded.position, recorded.recorded_us)]
             if wanted:
-                await finished(partial(store.apply, wanted))
+                await finished(partial(store.apply, wanted, await deletions_in(log, wanted)))
                 progress(wanted[-1].position)
             if len(wanted) < len(batch):
                 break
@@ -43,6 +44,16 @@ async def rebuild(
         stale.unlink(missing_ok=True)
     building.replace(path)
     return ViewStore.open(path, views)
+
+
+async def deletions_in(log: EventLog, batch: Sequence[Recorded]) -> list[Deletion]:
+    """The deletions among the events, each with its stream's past; raises `LogError`."""
+    found: list[Deletion] = []
+    for recorded in batch:
+        if isinstance(recorded.event, SessionDeleted):
+            past = await log.read(recorded.stream)
+            found.append(Deletion(recorded, [earlier for earlier in past if earlier.version < recorded.version]))
+    return found
 
 
 async def finished(work: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from the log and goes on; queries wait meanwhile. Only a log that is damaged sto
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,9 +20,9 @@ import aiosqlite
 import structlog
 
 from eventstore.log import EventLog, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
-from projections.rebuild import finished, no_progress, rebuild
+from projections.rebuild import deletions_in, finished, no_progress, rebuild
 from projections.store import ViewStore, ViewsUnusable
-from projections.view import View
+from projections.view import Deletion, View
 
 VIEWS_FILE = "views.db"
 REST_S = 0.05
@@ -158,7 +159,7 @@ class Runner:
         assert store is not None  # noqa: S101 (in use before anything is followed)
         await self._tell(None)
         async for batch in self._log.follow(store.head.position):
-            await _take_in(store, batch)
+            await _take_in(store, batch, await deletions_in(self._log, batch))
             await self._tell(None)
             await self._rest()
 
@@ -222,7 +223,7 @@ async def _read(reader: aiosqlite.Connection | None, sql: str, parameters: Seque
         raise ViewsUnusable(f"views.db is damaged: {error}") from error
 
 
-async def _take_in(store: ViewStore, batch: Sequence[Recorded]) -> None:
+async def _take_in(store: ViewStore, batch: Sequence[Recorded], deletions: Sequence[Deletion]) -> None:
     """Apply a batch in slices on the event loop, and commit it in a thread.
 
     Every statement lets go of the interpreter's lock and takes it back: uncontended that is nothing, against a busy
@@ -232,4 +233,4 @@ async def _take_in(store: ViewStore, batch: Sequence[Recorded]) -> None:
     for begin in range(0, len(batch), SLICE_EVENTS):
         store.stage(batch[begin : begin + SLICE_EVENTS])
         await asyncio.sleep(0)
-    await finished(store.commit)
+    await finished(partial(store.commit, deletions))

@@ -13,7 +13,7 @@ from typing import Self
 from eventstore.chain import GENESIS
 from eventstore.events import EVENT_TYPES
 from eventstore.log import Head, Recorded
-from projections.view import View
+from projections.view import Deletion, View
 
 CHECKPOINT = "CREATE TABLE checkpoint (position INTEGER NOT NULL, hash BLOB NOT NULL, views TEXT NOT NULL) STRICT"
 MOVE = "UPDATE checkpoint SET position = ?, hash = ?"
@@ -37,6 +37,8 @@ class ViewStore:
         self._applies = {
             event_type: [view.apply for view in views if event_type in view.of] for event_type in EVENT_TYPES
         }
+        self._settle = [sql for view in views for sql in view.settle]
+        self._forgets = [view.forget for view in views if view.forget]
         self.head = self._staged = head
 
     @classmethod
@@ -70,10 +72,10 @@ class ViewStore:
             raise ViewsUnusable("views.db was built by another version")
         return cls(connection, views, Head(position, hash_))
 
-    def apply(self, batch: Sequence[Recorded]) -> None:
-        """Take in the next events: rows and checkpoint in one transaction."""
+    def apply(self, batch: Sequence[Recorded], deletions: Sequence[Deletion] = ()) -> None:
+        """Take in the next events, `deletions` among them: rows and checkpoint in one transaction."""
         self.stage(batch)
-        self.commit()
+        self.commit(deletions)
 
     def stage(self, batch: Sequence[Recorded]) -> None:
         """Take in the next events, in a transaction that `commit` ends. Touches no disk but to read."""
@@ -92,10 +94,17 @@ class ViewStore:
                 self._connection.rollback()
                 raise
 
-    def commit(self) -> None:
-        """Make durable what was staged."""
+    def commit(self, deletions: Sequence[Deletion] = ()) -> None:
+        """Make durable what was staged; `deletions` are those that were staged since the last time."""
+        execute = self._connection.execute
         with _usable():
-            self._connection.execute("COMMIT")
+            for deletion in deletions:
+                for forget in self._forgets:
+                    for sql, parameters in forget(deletion):
+                        execute(sql, parameters)
+            for sql in self._settle:
+                execute(sql)
+            execute("COMMIT")
         self.head = self._staged
 
     def close(self) -> None:
@@ -122,7 +131,7 @@ class Snapshot:
         """Every row of every view in a stable order, with the name of its table, which is the view's."""
         for view in self._views:
             with _usable():
-                # A table without rowids is one b-tree in the order of its primary key.
+                # Without an ORDER BY: a table is one b-tree in the order of its primary key, which no view lacks.
                 for row in self._connection.execute(f"SELECT * FROM {view.name}"):  # noqa: S608 (our own name)
                     yield view.name, row
 

@@ -1,6 +1,6 @@
 """All views. A new one is its own file and one line here."""
 
-from projections import conversations, idempotency, responses, runs, sessions, tips
+from projections import conversations, histories, idempotency, passages, responses, runs, sessions, tips
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
@@ -10,4 +10,6 @@ VIEWS: tuple[View, ...] = (
     responses.VIEW,
     idempotency.VIEW,
     runs.VIEW,
+    histories.VIEW,
+    passages.VIEW,
 )

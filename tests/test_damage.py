@@ -66,9 +66,10 @@ async def test_a_damaged_session_is_not_read_even_before_the_check_gets_there(
         database.execute("UPDATE events SET recorded_us = recorded_us + 1 WHERE position = 4")
     database.close()
     async with serving(data, upstream=upstream.url) as server:
-        answer = await server.get("/api/sessions/s1/messages", status=503)
-        assert answer["error"]["code"] == "log_damaged"
-        assert "position 4" in answer["error"]["message"]
+        for path in ("/api/sessions/s1/messages", "/api/sessions/search?q=two"):
+            answer = await server.get(path, status=503)
+            assert answer["error"]["code"] == "log_damaged"
+            assert "position 4" in answer["error"]["message"]
 
 
 def test_damage_without_a_position_says_so_too() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 from msgspec import structs
 
 from api.models.model import Answer
-from api.turns import decide
-from api.turns.decide import Begin, Failure, Rotate, Said
+from api.turns import decide, history
+from api.turns.decide import Begin, Failure, Fork, Rotate, Said
+from api.turns.history import Scope
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import Names, TurnRequest
 from eventstore.events import (
@@ -18,7 +19,6 @@ from eventstore.events import (
     Identity,
     ResponseEvicted,
     TurnCancelled,
-    TurnCompleted,
     TurnFailed,
 )
 from projections.session import Inherited, Turn
@@ -31,7 +31,7 @@ WITH_HISTORY = structs.replace(started("t9"), items=OPENING)
 
 
 def begin(
-    turn_id: str = "t9", *, now_us: int = T0_US, gone: bool = False, fork: ForkPoint | None = None, **request: Any
+    turn_id: str = "t9", *, now_us: int = T0_US, gone: bool = False, fork: Fork | None = None, **request: Any
 ) -> Decision:
     """The command to open a turn with one new message, `new`, of a body that also holds older ones."""
     defaults: dict[str, Any] = {
@@ -50,9 +50,12 @@ def begin(
         lease_ms=60_000,
         now_us=now_us,
         is_gone=lambda _turn: gone,
-        forked_from=fork,
+        fork=fork,
     )
     return partial(decide.begin, command=command)
+
+
+DIGEST = history.extended(history.beginning(Scope()), (user("hello"), assistant("hi")))
 
 
 def complete(turn_id: str, **answer: Any) -> Decision:
@@ -74,11 +77,12 @@ def test_a_turn_after_a_failed_first_one_takes_in_the_bodys_history_again() -> N
 
 
 def test_a_fork_inherits_and_so_takes_only_what_is_new() -> None:
-    fork = ForkPoint(session_id="s0", root_id="s0", turn_id="t1")
+    point = ForkPoint(session_id="s0", root_id="s0", turn_id="t1")
+    source = session_started("s0", title="first", model="other", system_prompt="be kind", source="web")
     inherited = (Turn(started("t1"), T0_US, completed("t1"), T0_US),)
-    given(inherited=Inherited(turns=inherited)).when(begin(fork=fork)).then(
-        session_started(forked_from=fork), started("t9", "new")
-    )
+    began = session_started(forked_from=point, title="boat #2", model="other", system_prompt="be kind", source="web")
+    command = begin(fork=Fork(point, source, "boat"))
+    given(inherited=Inherited(turns=inherited)).when(command).then(began, started("t9", "new"))
 
 
 def test_a_turn_without_anything_new_is_refused() -> None:
@@ -112,16 +116,18 @@ def test_identity_and_session_key_are_recorded_once_and_again_only_where_they_di
 
 
 def test_an_answer_completes_the_turn() -> None:
-    given(SESSION, started("t1")).when(complete("t1")).then(completed("t1"))
+    given(SESSION, started("t1")).when(complete("t1")).then(completed("t1", history_digest=DIGEST))
 
 
 def test_an_answer_moves_the_conversation_that_the_turn_was_asked_by() -> None:
     advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
-    given(SESSION, started("t1", conversation="slug")).when(complete("t1")).then(completed("t1"), advanced)
+    given(SESSION, started("t1", conversation="slug")).when(complete("t1")).then(
+        completed("t1", history_digest=DIGEST), advanced
+    )
 
 
 def test_the_model_that_answered_is_recorded_where_it_is_not_the_one_asked() -> None:
-    dated = TurnCompleted(turn_id="t1", output=(assistant("hi"),), finish_reason="stop", model="m-2026")
+    dated = completed("t1", model="m-2026", history_digest=DIGEST)
     given(SESSION, started("t1")).when(complete("t1", model="m-2026")).then(dated)
 
 
@@ -184,3 +190,24 @@ def test_a_rotation_never_comes_between_a_turn_and_its_end() -> None:
 def test_a_fork_can_begin_compressed() -> None:
     command = Rotate(version=0, rotated=ROTATED, started=SESSION)
     given().when(partial(decide.rotate, command=command)).then(SESSION, ROTATED)
+
+
+def test_of_several_responses_those_that_have_ended_are_evicted_once() -> None:
+    def turn(turn_id: str, **state: Any) -> Turn:
+        return Turn(started(turn_id), T0_US, **state)
+
+    behind_a_rotation = turn("t0", ended=completed("t0"))
+    evict = partial(decide.evict_ended, turns=[behind_a_rotation, turn("t1"), turn("t2"), turn("t3")], reason="lru")
+    gone = ResponseEvicted(turn_id="t1", reason="deleted")
+    events = (started("t1"), completed("t1"), gone, started("t2"), completed("t2"), started("t3"))
+    evicted = (ResponseEvicted(turn_id="t0", reason="lru"), ResponseEvicted(turn_id="t2", reason="lru"))
+    given(SESSION, *events).when(evict).then(*evicted)
+
+
+def test_a_response_behind_a_rotation_can_be_evicted_unless_it_was() -> None:
+    for earlier, events in (
+        (Turn(started("t0"), T0_US, ended=completed("t0")), (ResponseEvicted(turn_id="t0", reason="deleted"),)),
+        (Turn(started("t0"), T0_US, ended=completed("t0"), evicted="lru"), None),
+    ):
+        case = given(SESSION).when(partial(decide.evict, turn_id="t0", reason="deleted", earlier=earlier))
+        case.then(*events) if events else case.then_refused(ResponseNotFound)

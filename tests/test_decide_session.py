@@ -3,10 +3,8 @@
 from functools import partial
 from typing import Any
 
-import pytest
-
 from api.turns import decide_session
-from api.turns.decide_session import Change, NewSession, next_title
+from api.turns.decide_session import Change, NewSession
 from api.turns.refusals import SessionExists, SessionNotFound
 from eventstore.events import (
     ForkPoint,
@@ -92,22 +90,3 @@ def test_a_fork_takes_what_held_for_all_turns_of_its_source() -> None:
     given().when(fork(**held, identity=who, title="T")).then(
         session_started(forked_from=POINT, title="T #2", **held, identity=who)
     )
-
-
-@pytest.mark.parametrize(
-    ("title", "following"),
-    [
-        ("", ""),
-        ("X", "X #2"),
-        ("X #2", "X #3"),
-        ("X #9", "X #10"),
-        ("X #2 #4", "X #2 #5"),
-        ("#2", "#2 #2"),
-        ("X #0", "X #0 #2"),
-        ("X#2", "X#2 #2"),
-        ("x" * 100, "x" * 97 + " #2"),
-        ("x" * 97 + " #9", "x" * 96 + " #10"),
-    ],
-)
-def test_titles_are_continued_by_number(title: str, following: str) -> None:
-    assert next_title(title) == following

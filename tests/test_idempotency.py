@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import msgspec
 import openai
 import pytest
 from freezegun import freeze_time
@@ -185,6 +186,54 @@ async def waiting(server: Server, requests: int) -> None:
     held = server.app[TURNS]._keys._held
     while sum(claim._waiting for claim in held.values()) < requests:  # noqa: ASYNC110
         await asyncio.sleep(0)  # nothing tells that somebody has begun to wait
+
+
+async def start_run(server: Server, text: str) -> Answered:
+    body = {"model": "m", "input": text}
+    async with server.http.post("/v1/runs", json=body, headers=KEY | {SESSION: "s1"}) as response:
+        return Answered(response.status, response.headers, await response.read())
+
+
+async def run_to_its_end(server: Server, started: Answered) -> str:
+    """Everything that happened in a run."""
+    run_id = msgspec.json.decode(started.body)["run_id"]
+    async with server.http.get(f"/v1/runs/{run_id}/events") as events:
+        return await events.text()
+
+
+async def test_a_run_that_is_asked_for_again_is_told_of_at_once_while_it_runs_and_ever_after(
+    data: Path, upstream: Upstream
+) -> None:
+    async with serving(data, upstream=upstream.url) as server, asyncio.timeout(WAIT_S):
+        upstream.gate.clear()
+        first, again = await start_run(server, "one"), await start_run(server, "one")
+        assert (first.status, again.status, first.is_replayed, again.is_replayed) == (202, 202, False, True)
+        assert again.body == first.body
+        assert (await start_run(server, "two")).status == 409
+        upstream.gate.set()
+        assert "run.completed" in await run_to_its_end(server, first)
+        assert (await start_run(server, "one")).body == first.body
+    async with serving(data, upstream=upstream.url) as server:
+        last = await start_run(server, "one")
+        assert (last.status, last.is_replayed, last.body) == (202, True, first.body)
+        assert len(await server.messages("s1")) == 2
+    assert len(upstream.requests) == 1
+
+
+async def test_a_run_that_goes_on_after_a_kill_keeps_its_key(data: Path, upstream: Upstream) -> None:
+    upstream.gate.clear()
+    async with asyncio.timeout(WAIT_S):
+        process = await Process.start(data, "--upstream", upstream.url)
+        first = await start_run(process.server, "one")
+        await upstream.wait_for_requests(1)
+        await process.kill9()
+        process = await Process.start(data, "--upstream", upstream.url)
+        again = await start_run(process.server, "one")
+        assert (again.is_replayed, again.body) == (True, first.body)
+        upstream.gate.set()
+        assert "run.completed" in await run_to_its_end(process.server, first)
+        assert await process.terminate() == 0
+    assert (await count(data, TurnStarted), await count(data, TurnCompleted)) == (1, 1)
 
 
 @both_apis

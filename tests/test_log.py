@@ -54,6 +54,13 @@ async def test_what_is_appended_is_read_back_in_order(log: SqliteLog) -> None:
     assert log.head() == (3, second[0].hash)
 
 
+async def test_events_are_read_at_their_positions_in_the_logs_order(log: SqliteLog) -> None:
+    recorded = [(await log.append(f"conversation/t/{name}", 0, (claim(name),)))[0] for name in "abcd"]
+    assert await log.at([4, 2, 99]) == [recorded[1], recorded[3]]
+    assert await log.at([1]) == recorded[:1]
+    assert await log.at([]) == []
+
+
 async def test_positions_are_global_and_without_gaps(log: SqliteLog) -> None:
     await asyncio.gather(*(log.append(f"lineage/acme/s{n}", 0, (session_started(f"s{n}"),)) for n in range(300)))
     assert [recorded.position for recorded in await everything(log)] == list(range(1, 301))

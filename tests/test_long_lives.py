@@ -66,7 +66,7 @@ class World:
 
     @property
     def desk(self) -> Desk:
-        return Desk(self.service.lineages)
+        return Desk(self.service.lineages, self.service.turns.work)
 
     def alive(self, number: int) -> Lineage | None:
         alive = [lineage for lineage in self.lineages if not lineage.is_deleted]

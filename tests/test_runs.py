@@ -393,6 +393,34 @@ async def test_who_speaks_and_the_idempotency_key_are_recorded(tmp_path: Path, u
     assert (turn.api, turn.background, turn.idempotency_key, len(turn.body_digest)) == ("runs", True, "k1", 32)
 
 
+async def test_an_idempotency_key_makes_one_run_that_is_found_at_work_and_ever_after(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    async def post(server: Server, said: str = "hello") -> tuple[int, Any, str | None]:
+        async with server.http.post("/v1/runs", json={"input": said}, headers=S1 | {"Idempotency-Key": "k"}) as reply:
+            assert reply.headers.get("X-Hermes-Session-Id") == ("s1" if reply.status == 202 else None)
+            return reply.status, await reply.json(), reply.headers.get("Idempotency-Replayed")
+
+    serve = partial(serving, tmp_path / "data", upstream=upstream.url)
+    hold(upstream)
+    async with serve() as server:
+        status, answer, _ = await post(server)
+        run_id = answer["run_id"]
+        async with following(server, run_id) as follower:
+            begun = await some(follower, 2)
+            assert await post(server) == (202, answer, "true")
+            assert (await server.get(f"/v1/runs/{run_id}"))["status"] == "running"
+            upstream.gate.set()
+            read = begun + await follower.read()
+        assert said(parsed(read)) == PIECES
+        assert await post(server) == (202, answer, "true")
+        assert (await post(server, "another"))[0] == 409
+    async with serve() as server:
+        assert await post(server) == (202, answer, "true")
+        assert await frames(server, run_id) == read
+    assert (status, len(upstream.requests)) == (202, 1)
+
+
 async def test_a_resent_history_is_not_taken_in_twice(server: Server, upstream: Upstream) -> None:
     await events(server, await start_run(server, "one", session_id="s1"))
     history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "1: one"}]
@@ -573,6 +601,22 @@ async def test_a_run_goes_with_its_session(tmp_path: Path, upstream: Upstream) -
         await server.get(f"/v1/runs/{run_id}/events", 404)
     async with serve() as server:
         await server.get(f"/v1/runs/{run_id}", 404)
+
+
+async def test_a_session_that_is_deleted_ends_its_run(server: Server, upstream: Upstream) -> None:
+    hold(upstream)
+    run_id = await start_run(server, "secret", session_id="s1")
+    async with following(server, run_id) as follower:
+        begun = await some(follower, 2)
+        async with server.http.delete("/api/sessions/s1") as response:
+            assert response.status == 200
+        await server.get(f"/v1/runs/{run_id}", 404)
+        upstream.gate.set()
+        happened = parsed(begun + await follower.read())
+    assert said(happened) == ["one", " two"]
+    assert (happened[-1].name, happened[-1].payload["reason"]) == ("run.cancelled", "client")
+    await events(server, await start_run(server, "anew", session_id="s1"))
+    assert upstream.messages[-1] == [{"role": "user", "content": "anew"}]
 
 
 async def _record(server: Server, event: CompressionRotated | SessionDeleted) -> None:

@@ -76,14 +76,25 @@ def test_the_text_of_an_answer(answer: bytes, text: str) -> None:
     assert summary.text_in(answer) == text
 
 
-@pytest.mark.parametrize(("tokens", "characters"), [(0, 600), (1_000, 800), (64_000, 16_000), (10_000, 8_000)])
+@pytest.mark.parametrize(("tokens", "characters"), [(0, 200), (1_000, 800), (64_000, 16_000), (10_000, 8_000)])
 def test_a_summary_takes_its_share_of_the_threshold(tokens: int, characters: int) -> None:
     assert summary.characters_max(tokens) == characters
 
 
 @pytest.mark.parametrize(
     ("title", "following"),
-    [("", ""), ("X", "X #2"), ("X #2", "X #3"), ("X #9", "X #10"), ("#2", "#2 #2"), ("X #0", "X #0 #2")],
+    [
+        ("", ""),
+        ("X", "X #2"),
+        ("X #2", "X #3"),
+        ("X #9", "X #10"),
+        ("X #2 #4", "X #2 #5"),
+        ("#2", "#2 #2"),
+        ("X #0", "X #0 #2"),
+        ("X#2", "X#2 #2"),
+        ("x" * 100, "x" * 97 + " #2"),
+        ("x" * 97 + " #9", "x" * 96 + " #10"),
+    ],
 )
 def test_titles_go_on(title: str, following: str) -> None:
     assert next_title(title) == following

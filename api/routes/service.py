@@ -6,7 +6,7 @@ from aiohttp import web
 
 from api.context import GUARD, KEYRING, MODEL, SETTINGS, TURNS, answer
 from api.turns.refusals import ShuttingDown
-from api.wire.headers import IDENTITY, SESSION_ID, SESSION_KEY
+from api.wire.headers import IDEMPOTENCY_KEY, IDENTITY, MEMORY, SESSION_ID, SESSION_KEY
 
 VERSION = version("turnlog")
 
@@ -14,7 +14,7 @@ VERSION = version("turnlog")
 async def health(request: web.Request) -> web.StreamResponse:
     """Whether the server takes turns; 503 while it is stopping, or when its log is damaged."""
     request.app[GUARD].ensure_whole()
-    if request.app[TURNS].is_draining:
+    if request.app[TURNS].work.is_draining:
         raise ShuttingDown("the server is stopping")
     return answer({"status": "ok", "platform": "turnlog", "version": VERSION})
 
@@ -41,6 +41,7 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "responses_streaming": True,
                 "conversation_slugs": True,
                 "session_resources": True,
+                "history_matching": settings.match_history,
                 "session_continuity_header": SESSION_ID,
                 "session_key_header": SESSION_KEY,
                 "identity_headers": list(IDENTITY),
@@ -52,6 +53,11 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "run_status": True,
                 "run_events_sse": True,
                 "run_stop": True,
+                "session_search": True,
+                "session_memory": settings.memory,
+                "memory_header": MEMORY,
+                "idempotency_key_header": IDEMPOTENCY_KEY,
+                "compression": True,
                 "cors": bool(settings.cors_origins),
             },
             "endpoints": {

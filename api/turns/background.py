@@ -167,7 +167,7 @@ class Background:
         run: Run | None = None
         try:
             async with turn as opened:
-                if opened.turn.ended is None:  # else it was answered before, under the same idempotency key
+                if not opened.marks.is_replayed:  # else its idempotency key has made a run already, maybe one at work
                     run = self._begin(opened)
                 if not opening.done():
                     opening.set_result(opened)

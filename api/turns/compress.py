@@ -89,7 +89,8 @@ def size_of(session: Session, asked_bytes: int) -> Size:
     known = _known(session.newest_here)
     held_bytes = session.transcript_bytes
     if not known or not held_bytes:
-        return Size(estimate(held_bytes + asked_bytes), 1 / BYTES_PER_TOKEN)
+        told_bytes = len(session.started.system_prompt) if session.started else 0
+        return Size(estimate(held_bytes + asked_bytes + told_bytes), 1 / BYTES_PER_TOKEN)
     return Size(known + estimate(asked_bytes), known / held_bytes)
 
 

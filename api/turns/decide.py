@@ -9,8 +9,10 @@ from typing import NamedTuple
 import msgspec
 
 from api.models.model import Answer
+from api.turns.history import Scope, digest_behind, scope_of
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import TurnRequest
+from api.turns.titles import next_title
 from eventstore.events import (
     CancelReason,
     CompressionRotated,
@@ -41,6 +43,14 @@ class Said(NamedTuple):
 NOTHING_SAID = Said()
 
 
+class Fork(NamedTuple):
+    """Where a session begins as a fork, and what it takes over: the session that it leaves, and its title."""
+
+    point: ForkPoint
+    source: SessionStarted | None
+    title: str
+
+
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """Open a turn. `is_gone` tells of an open turn whether whoever opened it no longer works on it."""
 
@@ -51,7 +61,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int
     now_us: int
     is_gone: Callable[[Turn], bool]
-    forked_from: ForkPoint | None = None
+    fork: Fork | None = None
     recalled: tuple[Recalled, ...] = ()
     uncompressed: str = ""
     idempotency_scope: str = ""
@@ -73,12 +83,18 @@ def begin(session: Session, command: Begin) -> list[Event]:
 
 
 def session_started(command: Begin) -> SessionStarted:
-    """The fact that begins a lineage."""
+    """The fact that begins a lineage. What held for all turns of the session that a fork leaves holds for its own."""
+    request, fork = command.request, command.fork
+    source = (fork.source if fork else None) or SessionStarted(session_id="")
     return SessionStarted(
         session_id=command.session_id,
-        forked_from=command.forked_from,
-        session_key=command.request.session_key,
-        identity=command.request.identity,
+        forked_from=fork.point if fork else None,
+        session_key=request.session_key,
+        identity=request.identity,
+        source=source.source,
+        title=next_title(fork.title) if fork else "",
+        model=source.model,
+        system_prompt=source.system_prompt,
     )
 
 
@@ -115,14 +131,24 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
 def complete(session: Session, turn_id: str, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> list[Event]:
     """The model has answered: the turn joins the transcript, and its conversation moves on."""
     started = _open_turn(session, turn_id).started
-    completed = completed_by(started, answer, delta_lengths)
+    return completion(session, scope_of(session, started), started, answer, delta_lengths)
+
+
+def completion(
+    session: Session, scope: Scope, started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...]
+) -> list[Event]:
+    """The facts that an answer makes of the turn that `started` at the end of the session."""
+    digest = digest_behind(session.newest, scope, started, (answer.message,))
+    completed = completed_by(started, answer, delta_lengths, digest)
     if not started.conversation:
         return [completed]
     name, session_id = started.conversation, session.session_id
-    return [completed, ConversationAdvanced(conversation=name, session_id=session_id, turn_id=turn_id)]
+    return [completed, ConversationAdvanced(conversation=name, session_id=session_id, turn_id=started.turn_id)]
 
 
-def completed_by(started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> TurnCompleted:
+def completed_by(
+    started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...] = (), history_digest: bytes = b""
+) -> TurnCompleted:
     """The fact that an answer makes of an open turn."""
     return TurnCompleted(
         turn_id=started.turn_id,
@@ -133,6 +159,7 @@ def completed_by(started: TurnStarted, answer: Answer, delta_lengths: tuple[int,
         alternatives=answer.alternatives,
         extra=answer.extra,
         delta_lengths=delta_lengths,
+        history_digest=history_digest,
     )
 
 

@@ -3,8 +3,6 @@
 Pure, as `decide.py` is: the current session and a command in, new facts or a refusal out.
 """
 
-import re
-
 import msgspec
 
 from api.turns.directory import session_not_found
@@ -21,9 +19,6 @@ from eventstore.events import (
     TurnCancelled,
 )
 from projections.session import Session
-
-TITLE_CHARACTERS_MAX = 100
-_NUMBERED = re.compile(r"(?P<title>.+) #(?P<number>[1-9][0-9]{0,8})", re.DOTALL)
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,16 +84,6 @@ def fork(session: Session, forked_from: ForkPoint, source: SessionStarted, title
     _ensure_free(session)
     started = msgspec.structs.replace(source, session_id=session.root_id, forked_from=forked_from, title=title)
     return [started]
-
-
-def next_title(title: str) -> str:
-    """The title of what continues a session of that title: "X #2" behind "X", "X #3" behind that; none behind none."""
-    if not title:
-        return ""
-    found = _NUMBERED.fullmatch(title)
-    name, number = (found["title"], int(found["number"])) if found else (title, 1)
-    suffix = f" #{number + 1}"
-    return name[: TITLE_CHARACTERS_MAX - len(suffix)] + suffix
 
 
 def _ensure_free(session: Session) -> None:

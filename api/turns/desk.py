@@ -13,7 +13,9 @@ from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.refusals import SessionExists, SessionNotFound, TurnNotFound
 from api.turns.request import Names, TurnRequest
-from eventstore.events import ForkPoint, lineage_stream
+from api.turns.titles import next_title
+from api.turns.work import Work
+from eventstore.events import ForkPoint, TurnCancelled, lineage_stream
 from projections.session import Session
 
 _TURN_ID_PREFIXES = ("resp_", "chatcmpl-", "run_")
@@ -22,8 +24,9 @@ _TURN_ID_PREFIXES = ("resp_", "chatcmpl-", "run_")
 class Desk:
     """Where sessions of all tenants are made, changed and deleted."""
 
-    def __init__(self, lineages: Lineages, eviction: Eviction | None = None) -> None:
+    def __init__(self, lineages: Lineages, work: Work, eviction: Eviction | None = None) -> None:
         self._lineages = lineages
+        self._work = work
         self._eviction = eviction or Eviction(lineages)
 
     async def create(self, wanted: NewSession) -> str:
@@ -42,9 +45,11 @@ class Desk:
         return session.session_id
 
     async def delete(self, tenant: str, session_id: str) -> None:
-        """Delete the lineage, whichever of its ids was named; raises `SessionNotFound`."""
+        """Delete the lineage, whichever of its ids was named; raises `SessionNotFound`. A turn that is open ends."""
         session = await self._lineages.reader.session(tenant, session_id)
-        await self._lineages.commit(session, decide_session.delete)
+        for event in await self._lineages.commit(session, decide_session.delete):
+            if isinstance(event, TurnCancelled):
+                self._work.interrupt(event.turn_id)
         self._lineages.directory.forget_lineage(tenant, session.root_id)
         self._eviction.forget_lineage(tenant, session.root_id)
 
@@ -57,7 +62,7 @@ class Desk:
         source is only read.
         """
         source = await self._lineages.reader.session(tenant, source_id)
-        began, title = source.started, decide_session.next_title(source.title) if title is None else title
+        began, title = source.started, next_title(source.title) if title is None else title
         if began is None:
             raise session_not_found(source_id)
         point = await self._fork_point(source, turn_id)

@@ -40,15 +40,16 @@ class Lineages:
         finally:
             self.line.leave(stream)
 
-    async def commit(self, session: Session, decision: Callable[[Session], Sequence[Event]]) -> None:
-        """Record what `decision` makes of the session; where another was first, decide again on what is now.
+    async def commit(self, session: Session, decision: Callable[[Session], Sequence[Event]]) -> Sequence[Event]:
+        """Record what `decision` makes of the session, and return it; where another was first, decide again on what is
+        now.
 
         Nothing is recorded where it decides on nothing. Raises what the decision refuses, `LogError`, `LineageBusy`.
         """
         for _ in range(CONFLICTS_MAX):
             events = decision(session)
             if not events:
-                return
+                return events
             try:
                 recorded = await self._log.append(session.stream, session.version, events)
             except VersionConflict:
@@ -56,5 +57,5 @@ class Lineages:
                 continue
             take_in(session, recorded)
             self.sessions.keep(session)
-            return
+            return events
         raise LineageBusy("too many others write to this session at once")

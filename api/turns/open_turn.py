@@ -10,7 +10,7 @@ from api.models.gather import Gathered
 from api.models.model import Answer, Chunk, Model, Prompt
 from api.turns.decide import Said
 from api.turns.prompt import prompt_of
-from eventstore.events import CancelReason
+from eventstore.events import CancelReason, SessionStarted
 from projections.session import Session, Turn
 
 # Records the answer, with the lengths of its streamed pieces, and returns the completed turn.
@@ -57,7 +57,7 @@ class OpenTurn:
     """Valid inside `Turns.turn`. `session_id` is the effective one; empty where nothing is recorded."""
 
     __slots__ = (
-        *("_complete", "_context", "_gathered", "_model", "_session"),
+        *("_began", "_complete", "_context", "_gathered", "_model", "_session"),
         *("cancel_reason", "marks", "session_id", "turn"),
     )
 
@@ -68,6 +68,7 @@ class OpenTurn:
         turn: Turn,
         complete: Complete,
         *,
+        began: SessionStarted | None = None,
         context: tuple[bytes, ...] = (),
         marks: Marks = PLAIN,
         cancel_reason: CancelReason = "disconnect",
@@ -77,6 +78,7 @@ class OpenTurn:
         self.turn = turn
         self.marks = marks
         self.cancel_reason = cancel_reason  # what it means that the task is cancelled
+        self._began = began or session.started
         self._context = context
         self._model = model
         self._session = session
@@ -86,7 +88,7 @@ class OpenTurn:
     @property
     def prompt(self) -> Prompt:
         """What the model is sent."""
-        return prompt_of(self.turn.started, self._session, self._context)
+        return prompt_of(self._began, self.turn.started, self._session, self._context)
 
     async def answer(self) -> Turn:
         """Have the model answer as a whole; returns when the completed turn is durable. Raises `ModelError`."""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from api.models.model import Prompt
-from eventstore.events import TurnStarted
+from eventstore.events import SessionStarted, TurnStarted
 from projections.messages import input_messages
 from projections.session import Session
 
@@ -21,10 +21,12 @@ _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def prompt_of(started: TurnStarted, session: Session, recalled: Sequence[bytes] = ()) -> Prompt:
-    """The prompt of a turn of `session`, which is given the messages `recalled` as context."""
+def prompt_of(
+    began: SessionStarted | None, started: TurnStarted, session: Session, recalled: Sequence[bytes] = ()
+) -> Prompt:
+    """The prompt of a turn of a session that `began` so, which is given the messages `recalled` as context."""
     new = input_messages(started)
-    instructions = [*_system_prompt(session), *started.instructions, *recalled]
+    instructions = [*_system_prompt(began), *started.instructions, *recalled]
     messages = [*instructions, *session.transcript, *new]
     size = session.transcript_bytes + sum(map(len, new)) + sum(map(len, instructions))
     return Prompt(
@@ -36,8 +38,8 @@ def prompt_of(started: TurnStarted, session: Session, recalled: Sequence[bytes] 
     )
 
 
-def _system_prompt(session: Session) -> tuple[bytes, ...]:
-    text = session.started.system_prompt if session.started else ""
+def _system_prompt(began: SessionStarted | None) -> tuple[bytes, ...]:
+    text = began.system_prompt if began else ""
     return (_encode({"role": "system", "content": text}),) if text else ()
 
 

@@ -18,6 +18,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Both hold JSON objects in the dialect of `api`; `instructions` are chat messages; `parameters` is a JSON object.
     `route` is where it came in, where that is not named like `api`: an idempotency key is one within it.
+    `history` counts those of `opening`, up to and with the last that a model said, which a client resends that names no
+    session; 0 where it names one, or resends nothing, or says nothing new behind it.
     `compact_threshold_tokens` is the request's own limit for a rotation, 0 where it names none.
     """
 
@@ -39,3 +41,9 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     compact_threshold_tokens: int = 0
     uses_memory: bool = True
     background: bool = False
+    history: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return sum(map(len, (*self.opening, *self.instructions, self.parameters)))

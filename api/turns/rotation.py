@@ -90,21 +90,23 @@ class Rotations:
         self._models = models
         self._silent_until_s: dict[str, float] = {}
 
-    async def before_turn(self, session: Session, request: TurnRequest, start: Callable[[], SessionStarted]) -> Outcome:
-        """Rotate where the prompt of `request` would be too long.
+    async def before_turn(
+        self, session: Session, request: TurnRequest, beside_bytes: int, start: Callable[[], SessionStarted]
+    ) -> Outcome:
+        """Rotate where the prompt of `request` would be too long, with `beside_bytes` of context from elsewhere.
 
         `start` makes the fact that begins the lineage, for a fork that is to begin compressed. Raises `LogError`.
         """
         wanted = self._wanted(request)
         if not wanted.threshold_tokens or not session.transcript:
             return NOT_DUE
-        size = compress.size_of(session, compress.asked_bytes(session, request))
+        size = compress.size_of(session, compress.asked_bytes(session, request) + beside_bytes)
         if size.tokens <= wanted.threshold_tokens or session.open:
             return NOT_DUE
         new = compress.new_messages(request, session)
         cut = compress.cut_of(session.transcript, new, size, wanted.threshold_tokens)
-        if cut is None:
-            return NOT_DUE
+        if cut is None or cut.tokens_saved <= summary.tokens_max(wanted.threshold_tokens):
+            return NOT_DUE  # a summary might take as much as it saves
         try:
             rotated = await self._rotate(session, wanted, size, cut, None if session.started else start())
         except ModelError as error:

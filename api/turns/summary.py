@@ -9,10 +9,8 @@ import msgspec
 from api.models.model import Prompt
 from projections.messages import fields, text_of
 
-HEADING = (
-    "[Summary of the earlier conversation. What it stands for is no longer shown word for word; it is background, and "
-    "what was asked there has been answered. The newest messages follow it.]"
-)
+# By these words an earlier summary is known again in a transcript: they are stored, and never change.
+HEADING = "[Summary of the earlier conversation, as background: what was asked in it has been answered.]"
 PROMPT = (
     "You compress a conversation between a user and an assistant, so that the assistant can go on with it from your "
     "summary alone. Keep: who the user is and what they want; decisions, facts, names, numbers, paths, identifiers and "
@@ -25,7 +23,7 @@ SHOWN_CHARACTERS_MAX = 1_000_000
 SAID_CHARACTERS_MAX = 200  # of one message in a summary that no model has written
 CHARACTERS_PER_TOKEN = 4
 CHARACTERS_PER_WORD = 6
-SUMMARY_CHARACTERS = (600, 16_000)  # at least and at most, between them a share of the threshold
+SUMMARY_CHARACTERS = (200, 16_000)  # at least and at most, between them a share of the threshold
 SUMMARY_SHARE = 0.2
 DETERMINISTIC = "deterministic"
 _HEADING_BYTES = HEADING.encode()
@@ -38,6 +36,11 @@ def characters_max(threshold_tokens: int) -> int:
     least, most = SUMMARY_CHARACTERS
     share = int(SUMMARY_SHARE * threshold_tokens * CHARACTERS_PER_TOKEN)
     return min(max(share, least), most)
+
+
+def tokens_max(threshold_tokens: int) -> int:
+    """What a summary of the greatest length takes, heading and all."""
+    return (characters_max(threshold_tokens) + len(HEADING)) // CHARACTERS_PER_TOKEN
 
 
 def prompt_for(messages: Sequence[bytes], model: str, told: str, focus: str, characters: int) -> Prompt:
@@ -90,10 +93,14 @@ def is_summary(message: bytes) -> bool:
     return _HEADING_BYTES in message and bool(summary_in(message))
 
 
+def without_heading(message: bytes) -> str:
+    """What a summary's message says."""
+    return text_of(fields(message).get("content")).removeprefix(HEADING).strip()
+
+
 def summary_in(message: bytes) -> str:
     """The text of a message that is a summary; empty for any other."""
-    text = text_of(fields(message).get("content"))
-    return text.removeprefix(HEADING).strip() if text.startswith(HEADING) else ""
+    return without_heading(message) if text_of(fields(message).get("content")).startswith(HEADING) else ""
 
 
 def _shown(message: bytes) -> str:

@@ -99,20 +99,24 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
     spoken = [index for index, message in enumerate(decoded) if message.role not in INSTRUCTION_ROLES]
     said_by_model = [index for index in spoken if decoded[index].role == "assistant"]
     newest_answer = said_by_model[-1] if said_by_model else -1
+    new = [index for index in spoken if index > newest_answer]
+    is_resent = bool(said_by_model and new and not headers.session_id)
     return TurnRequest(
         tenant=tenant,
         api="chat",
         names=Names(session_id=headers.session_id),
         model=chat.model or "",
-        items=tuple(messages[index] for index in spoken if index > newest_answer),
+        items=tuple(messages[index] for index in new),
         opening=tuple(messages[index] for index in spoken),
         instructions=tuple(messages[i] for i, message in enumerate(decoded) if message.role in INSTRUCTION_ROLES),
         parameters=rest_of(body, _OURS),
         stream=bool(chat.stream),
         session_key=headers.session_key,
         identity=headers.identity,
+        uses_memory=headers.uses_memory,
         idempotency_key=headers.idempotency_key,
         body_digest=digest_of(body) if headers.idempotency_key else b"",
+        history=len(spoken) - len(new) if is_resent else 0,
     )
 
 

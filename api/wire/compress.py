@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from api.turns.summary import summary_in
+from api.turns.summary import without_heading
 from api.wire.decode import body_of
 from eventstore.events import CompressionRotated, Trigger
 
@@ -47,7 +47,7 @@ def compressed(rotated: CompressionRotated) -> Compressed:
         parent_session_id=rotated.old_session_id,
         kept_head=rotated.head,
         kept_tail=rotated.tail,
-        summary=summary_in(rotated.summary),
+        summary=without_heading(rotated.summary),
         summariser=rotated.summariser,
         trigger=rotated.trigger,
         tokens_before=rotated.tokens_before,

@@ -22,6 +22,7 @@ IDENTITY = {
 }
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_REPLAYED = "Idempotency-Replayed"
+MEMORY = "X-Turnlog-Memory"
 COMPRESSION = "X-Turnlog-Compression"
 RECALLED = "X-Turnlog-Recalled"
 HISTORY = "X-Turnlog-History"
@@ -49,6 +50,7 @@ class Continuity(msgspec.Struct, frozen=True):
     session_key: str = ""
     identity: Identity = Identity()
     idempotency_key: str = ""
+    uses_memory: bool = True
 
     def echo(self, session_id: str, marks: Marks = PLAIN) -> dict[str, str]:
         """The headers of the answer: the effective session id, what the client said of itself, and what is remarkable
@@ -70,7 +72,7 @@ class Continuity(msgspec.Struct, frozen=True):
 
 _NOBODY = Identity()
 _NOTHING = Continuity()
-_READ = frozenset(name.lower() for name in (*CONTINUITY, IDEMPOTENCY_KEY))
+_READ = frozenset(name.lower() for name in (*CONTINUITY, IDEMPOTENCY_KEY, MEMORY))
 
 
 def continuity(headers: Mapping[str, str], *, has_keys: bool) -> Continuity:
@@ -100,6 +102,7 @@ def continuity(headers: Mapping[str, str], *, has_keys: bool) -> Continuity:
         session_key=found.get(SESSION_KEY.lower(), ""),
         identity=Identity(**{field: found.get(name.lower(), "") for name, field in IDENTITY.items()}),
         idempotency_key=_idempotency_key(found.get(IDEMPOTENCY_KEY.lower(), "")),
+        uses_memory=_is_on(MEMORY, found.get(MEMORY.lower(), "on")),
     )
 
 
@@ -122,6 +125,12 @@ def _check_text(name: str, value: str) -> None:
         )
     if UNPRINTABLE.search(value):
         raise Problem(f"{name} holds control characters or is not UTF-8.", param=name, code="invalid_header")
+
+
+def _is_on(name: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise Problem(f"{name} must be 'on' or 'off', got '{value[:20]}'.", param=name, code="invalid_value")
+    return value == "on"
 
 
 def _idempotency_key(value: str) -> str:

@@ -5,8 +5,8 @@ from typing import Literal
 import msgspec
 
 from api.turns.reader import Lineage
+from api.turns.summary import without_heading
 from eventstore.events import CompressionRotated, ForkPoint, Trigger
-from projections.messages import fields
 from projections.sessions import SessionRow
 
 
@@ -77,7 +77,7 @@ def _generation(row: SessionRow, rotated: CompressionRotated | None) -> Generati
 
 
 def _summary(rotated: CompressionRotated) -> Summary:
-    text = str(fields(rotated.summary).get("content") or "")
+    text = without_heading(rotated.summary)
     return Summary(text, rotated.summariser, rotated.trigger, rotated.tokens_before, rotated.tokens_after)
 
 

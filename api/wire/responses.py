@@ -122,8 +122,9 @@ def check(request: ResponsesRequest) -> None:
 def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
     """The turn that a Responses request asks for; raises `Problem`.
 
-    With a session header, what is new is what stands behind the input's last item from a model, as in a chat. By the
-    other names the whole input is new: that is what they are for.
+    With a session header, what is new is what stands behind the input's last item from a model, as in a chat; without
+    any name, what stands behind the last such item of all that is sent, and the rest is a history that may be known. By
+    the other names the whole input is new: that is what they are for.
     """
     if isinstance(request.input, str) and not request.input.strip():
         raise Problem("input must not be empty.", param="input", code="empty_message")
@@ -131,26 +132,31 @@ def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: C
     if all(item.type == "reasoning" for _, item in items):
         raise Problem("No user message found in input.", param="input", code="empty_input")
     history = _items(request.conversation_history or [], "conversation_history")
-    new = _behind_model(items) if headers.session_id else items
+    names = Names(
+        session_id=headers.session_id,
+        conversation=_conversation(request.conversation),
+        previous_response_id=request.previous_response_id or "",
+    )
+    is_nameless = names == Names()
+    opening = [*history, *items]
+    new = _behind_model(opening if is_nameless else items) if headers.session_id or is_nameless else items
     return TurnRequest(
         tenant=tenant,
         api="responses",
-        names=Names(
-            session_id=headers.session_id,
-            conversation=_conversation(request.conversation),
-            previous_response_id=request.previous_response_id or "",
-        ),
+        names=names,
         model=request.model or "",
         items=tuple(data for data, _ in new),
-        opening=tuple(data for data, _ in (*history, *items)),
+        opening=tuple(data for data, _ in opening),
         instructions=_instructions(request.instructions),
         parameters=rest_of(body, OURS),
         stream=bool(request.stream),
         compact_threshold_tokens=_compact_threshold(request.context_management),
         session_key=headers.session_key,
         identity=headers.identity,
+        uses_memory=headers.uses_memory,
         idempotency_key=headers.idempotency_key,
         body_digest=digest_of(body) if headers.idempotency_key else b"",
+        history=len(opening) - len(new) if is_nameless and new else 0,
     )
 
 

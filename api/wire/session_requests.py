@@ -6,7 +6,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from api.problem import Problem
-from api.turns.decide_session import TITLE_CHARACTERS_MAX, Change, NewSession
+from api.turns.decide_session import Change, NewSession
+from api.turns.titles import CHARACTERS_MAX as TITLE_CHARACTERS_MAX
 from api.wire.checks import Metadata
 from api.wire.decode import body_of, encode
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity, check_session_id

@@ -6,9 +6,9 @@ events of the sessions alternate in the log as they would behind a busy server.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import uvloop
 
@@ -42,12 +42,18 @@ class Append(NamedTuple):
     events: tuple[Event, ...]
 
 
-def make_log(directory: Path, events: int) -> None:
-    """Write a new log of at least `events` events (at most one append per writer more) in `directory`."""
-    uvloop.run(_make_log(directory, events))
+History: TypeAlias = Callable[[int], Iterator[Append]]
 
 
-async def _make_log(directory: Path, events: int) -> None:
+def make_log(directory: Path, events: int, history: History | None = None) -> None:
+    """Write a new log of at least `events` events (at most one append per writer more) in `directory`.
+
+    `history` tells everything about the session of a number.
+    """
+    uvloop.run(_make_log(directory, events, history or session_history))
+
+
+async def _make_log(directory: Path, events: int, history: History) -> None:
     # What is written is only read afterwards: it need not survive a power cut.
     log = await SqliteLog.open(directory, synchronous="NORMAL")
     async with contextlib.AsyncExitStack() as stack:
@@ -55,12 +61,12 @@ async def _make_log(directory: Path, events: int) -> None:
         numbers = iter(range(events))
         async with asyncio.TaskGroup() as writers:
             for _ in range(WRITERS):
-                writers.create_task(_write(log, numbers, events))
+                writers.create_task(_write(log, numbers, events, history))
 
 
-async def _write(log: SqliteLog, numbers: Iterator[int], events: int) -> None:
+async def _write(log: SqliteLog, numbers: Iterator[int], events: int, history: History) -> None:
     for number in numbers:
-        for append in session_history(number):
+        for append in history(number):
             # Whole turns only: an open one would be cancelled, and that recorded, by the server that starts next.
             if log.head().position >= events and not isinstance(append.events[0], TurnCompleted):
                 return

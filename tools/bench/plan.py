@@ -20,6 +20,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     session_turns: int = 1_000
     sessions: int = 20_000
     rotations: int = 5
+    searched_turns: int = 100_000
+    searches: int = 200
 
 
 def quick(*, events: int | None, rounds: int | None) -> Sizes:
@@ -34,6 +36,8 @@ def quick(*, events: int | None, rounds: int | None) -> Sizes:
         session_turns=120,
         sessions=500,
         rotations=1,
+        searched_turns=2_000,
+        searches=20,
     )
 
 

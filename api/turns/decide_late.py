@@ -1,0 +1,38 @@
+"""A turn that was answered while the log was out of reach, and the decision about it."""
+
+import msgspec
+
+from api.models.model import Answer
+from api.turns import decide
+from api.turns.decide import Begin
+from api.turns.history import asked_scope
+from api.turns.request import TurnRequest
+from eventstore.events import Event, TurnStarted
+from projections.session import Session
+
+
+class Late(msgspec.Struct, frozen=True):
+    """A finished turn that is not recorded yet."""
+
+    request: TurnRequest
+    turn_id: str
+    answer: Answer
+    delta_lengths: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return self.request.size_bytes + sum(map(len, (self.answer.message, *self.answer.alternatives)))
+
+
+def record(session: Session, command: Begin, late: Late) -> list[Event]:
+    """The turn joins the end of its session, begun and completed at once; nothing where it is there already.
+
+    Raises what `decide.begin` does.
+    """
+    if session.find(command.turn_id):
+        return []  # the log had taken it, and could not say so
+    events = decide.begin(session, command)
+    started = events[-1]
+    assert isinstance(started, TurnStarted)  # noqa: S101 (what begins a turn ends with that)
+    return events + decide.completion(session, asked_scope(command.request), started, late.answer, late.delta_lengths)

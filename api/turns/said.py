@@ -1,0 +1,35 @@
+"""Turns that were found, read from the log: what an index of words leads to."""
+
+from collections.abc import Iterable
+
+from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
+from eventstore.log import EventLog, Recorded
+from projections.session import Turn
+
+
+class Found(Turn, gc=False, kw_only=True):
+    """A completed turn, the stream it is in, and its position in the log, which is that of its end."""
+
+    stream: str
+    position: int
+
+
+async def turns_at(log: EventLog, places: Iterable[tuple[int, int]]) -> list[Found]:
+    """The turns whose ends and starts are at those positions, in the order asked for; raises `LogError`."""
+    asked = list(places)
+    events = {recorded.position: recorded for recorded in await log.at([place for pair in asked for place in pair])}
+    return [_turn(events[start], events[end]) for end, start in asked]
+
+
+def _turn(start: Recorded, end: Recorded) -> Found:
+    started, ended = start.event, end.event
+    assert isinstance(started, TurnStarted)  # noqa: S101 (the view has the positions from just these events)
+    assert isinstance(ended, TurnCompleted | TurnFailed | TurnCancelled)  # noqa: S101
+    return Found(
+        started=started,
+        started_us=start.recorded_us,
+        ended=ended,
+        ended_us=end.recorded_us,
+        stream=start.stream,
+        position=end.position,
+    )

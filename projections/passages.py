@@ -1,0 +1,241 @@
+"""What was said, by its words: a full-text index over the completed turns of all lineages, and over their titles.
+
+Theory of operation. The index holds words and no text: the text is in the log, and whoever has found a turn reads it
+there, so that nothing that was said is stored twice. A document is one turn, input and output, under the position of
+its `TurnCompleted`; until it has completed, its input waits in `passages_open`. A turn that failed was never said. A
+title is a document under the lineage's id with a minus.
+
+Every document begins with marks: words that no text can hold, one for its tenant, one for its session key, one for its
+lineage. A query always asks for a mark, so that it walks no other tenant's documents, and weighs none.
+
+`apply` runs on the event loop and only writes plain rows. The index takes in what has completed once a transaction, in
+`settle`. An index without text can only forget a document that it is shown again: that is what `forget` does for a
+deleted lineage, whose rows are gone by then, so that nothing of it is found even before.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from eventstore.events import (
+    CompressionRotated,
+    SessionDeleted,
+    SessionRenamed,
+    SessionStarted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+    parse_stream,
+)
+from eventstore.log import Recorded
+from projections.messages import input_messages
+from projections.text import text_of
+from projections.view import Deletion, Statement, View
+
+TOKENIZER = "unicode61 remove_diacritics 2"
+MARK = "\ue000"  # for private use: part of a word to the tokenizer, and taken out of every text
+
+SCHEMA = f"""
+CREATE TABLE passages (
+    position INTEGER PRIMARY KEY,
+    started  INTEGER NOT NULL,
+    lineage  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX passages_of_lineage ON passages (lineage);
+CREATE TABLE passage_lineages (
+    id         INTEGER PRIMARY KEY,
+    stream     TEXT    NOT NULL UNIQUE,
+    tenant     TEXT    NOT NULL,
+    root_id    TEXT    NOT NULL,
+    tip_id     TEXT    NOT NULL,
+    parent_id  TEXT,
+    title      TEXT    NOT NULL,
+    source     TEXT    NOT NULL,
+    marks      TEXT    NOT NULL,
+    scope      TEXT    NOT NULL,
+    started_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE passages_open (
+    stream    TEXT    NOT NULL,
+    started   INTEGER NOT NULL,
+    completed INTEGER,
+    lineage   INTEGER NOT NULL,
+    said      TEXT    NOT NULL,
+    PRIMARY KEY (stream, started)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE passages_gone (position INTEGER PRIMARY KEY) STRICT;
+CREATE VIRTUAL TABLE passages_fts USING fts5(said, content='', columnsize=0, detail=none, tokenize='{TOKENIZER}')
+"""
+
+START = "INSERT OR REPLACE INTO passage_lineages VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?)"
+OPEN = """INSERT INTO passages_open
+    SELECT stream, ?, NULL, id, marks || coalesce(?, scope) || ? FROM passage_lineages WHERE stream = ?"""
+COMPLETE = "UPDATE passages_open SET completed = ?, said = said || ? WHERE stream = ? AND completed IS NULL"
+DROP_OPEN = "DELETE FROM passages_open WHERE stream = ? AND completed IS NULL"
+ROTATE = "UPDATE passage_lineages SET tip_id = ? WHERE stream = ?"
+UNTITLE = """INSERT INTO passages_fts (passages_fts, rowid, said)
+    SELECT 'delete', -id, ? || title FROM passage_lineages WHERE stream = ? AND title <> ''"""
+RENAME = "UPDATE passage_lineages SET title = ? WHERE stream = ?"
+TITLE = """INSERT INTO passages_fts (rowid, said)
+    SELECT -id, ? || title FROM passage_lineages WHERE stream = ? AND title <> ''"""
+_ID = "lineage = (SELECT id FROM passage_lineages WHERE stream = ?)"
+DELETE = (
+    f"INSERT INTO passages_gone SELECT position FROM passages WHERE {_ID}",  # noqa: S608
+    f"DELETE FROM passages WHERE {_ID}",  # noqa: S608
+    "DELETE FROM passages_open WHERE stream = ?",
+    "DELETE FROM passage_lineages WHERE stream = ?",
+)
+FORGET = """INSERT INTO passages_fts (passages_fts, rowid, said)
+    SELECT 'delete', position, ? FROM passages_gone WHERE position = ?"""
+FORGOTTEN = "DELETE FROM passages_gone WHERE position = ?"  # taken out once: twice would spoil the index
+
+SETTLE = (
+    "INSERT INTO passages SELECT completed, started, lineage FROM passages_open WHERE completed IS NOT NULL",
+    """INSERT INTO passages_fts (rowid, said)
+    SELECT completed, said FROM passages_open WHERE completed IS NOT NULL ORDER BY completed""",
+    "DELETE FROM passages_open WHERE completed IS NOT NULL",
+    "DELETE FROM passages_gone",
+)
+
+# The newest documents that match, as position, position of the start, and lineage.
+FIND = """
+SELECT p.position, p.started, p.lineage
+FROM (SELECT rowid AS id FROM passages_fts WHERE passages_fts MATCH ? AND rowid > 0 ORDER BY rowid DESC LIMIT ?)
+JOIN passages p ON p.position = id
+ORDER BY p.position DESC
+"""
+FIND_TITLES = """
+SELECT -rowid FROM passages_fts WHERE passages_fts MATCH ? AND rowid < 0 ORDER BY rowid LIMIT ?
+"""
+# One word of several that are looked for in one statement: its number, and the newest documents that hold it.
+FIND_WORD = "SELECT * FROM (SELECT ?, rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid DESC LIMIT ?)"
+LINEAGES = """
+SELECT id, root_id, tip_id, parent_id, title, source, started_us
+FROM passage_lineages WHERE tenant = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY id DESC
+"""
+LINEAGE = "SELECT id FROM passage_lineages WHERE stream = ?"
+STARTS = """
+SELECT p.position, p.started FROM passages p JOIN passage_lineages l ON l.id = p.lineage AND l.tenant = ?
+WHERE p.position IN (SELECT value FROM json_each(?))
+"""
+
+
+def tenant_mark(tenant: str) -> str:
+    """The word that begins every document of the tenant."""
+    return _mark("t", tenant)
+
+
+def scope_mark(tenant: str, session_key: str) -> str:
+    """The word in every document of what was said under the session key; empty where there is none."""
+    return _mark("s", tenant, session_key) if session_key else ""
+
+
+def lineage_mark(tenant: str, root_id: str) -> str:
+    """The word in every document of the lineage but its title."""
+    return _mark("l", tenant, root_id)
+
+
+def quoted(word: str) -> str:
+    """A word as the index is asked for it."""
+    return f'"{word}"'
+
+
+@lru_cache(maxsize=4_096)
+def _mark(kind: str, *names: str) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for name in names:
+        digest.update(len(name).to_bytes(4, "big") + name.encode("utf-8", "surrogatepass"))
+    return MARK + kind + digest.hexdigest()
+
+
+def apply(recorded: Recorded) -> Iterable[Statement]:
+    """The rows that an event changes."""
+    event, position, stream = recorded.event, recorded.position, recorded.stream
+    match event:
+        case TurnStarted():
+            own = None if event.session_key is None else scope_mark(parse_stream(stream).tenant, event.session_key)
+            yield OPEN, (position, own, _input(event), stream)
+        case TurnCompleted():
+            yield COMPLETE, (position, _output(event), stream)
+        case TurnFailed() | TurnCancelled():
+            yield DROP_OPEN, (stream,)
+        case SessionStarted():
+            _, tenant, root_id = parse_stream(stream)
+            parent = event.forked_from.root_id if event.forked_from else None
+            ids = (position, stream, tenant, root_id, event.session_id, parent)
+            marks = (_marks(tenant, root_id), scope_mark(tenant, event.session_key))
+            yield START, (*ids, event.source, *marks, recorded.recorded_us)
+            if event.title:
+                yield from _retitled(stream, event.title)
+        case CompressionRotated():
+            yield ROTATE, (event.session_id, stream)
+            yield from _retitled(stream, event.title)
+        case SessionRenamed():
+            yield from _retitled(stream, event.title)
+        case SessionDeleted():
+            yield UNTITLE, (_title_marks(stream), stream)
+            yield from ((sql, (stream,)) for sql in DELETE)
+        case _:
+            pass
+
+
+def forget(deletion: Deletion) -> Iterable[Statement]:
+    """What takes the deleted lineage's turns out of the index."""
+    _, tenant, root_id = parse_stream(deletion.recorded.stream)
+    scope, said, marks = "", "", _marks(tenant, root_id)
+    for recorded in deletion.earlier:
+        match recorded.event:
+            case SessionStarted(session_key=key):
+                scope = scope_mark(tenant, key)
+            case TurnStarted() as started:
+                own = scope if started.session_key is None else scope_mark(tenant, started.session_key)
+                said = marks + own + _input(started)
+            case TurnCompleted() as completed:
+                yield FORGET, (said + _output(completed), recorded.position)
+                yield FORGOTTEN, (recorded.position,)
+            case _:
+                pass
+
+
+def _retitled(stream: str, title: str) -> Iterable[Statement]:
+    marks = _title_marks(stream)
+    yield UNTITLE, (marks, stream)
+    yield RENAME, (title.replace(MARK, " "), stream)
+    yield TITLE, (marks, stream)
+
+
+def _title_marks(stream: str) -> str:
+    return tenant_mark(parse_stream(stream).tenant) + " "
+
+
+def _marks(tenant: str, root_id: str) -> str:
+    return f"{tenant_mark(tenant)} {lineage_mark(tenant, root_id)} "
+
+
+def _input(started: TurnStarted) -> str:
+    return " " + text_of(input_messages(started)).replace(MARK, " ")
+
+
+def _output(completed: TurnCompleted) -> str:
+    return " " + text_of(completed.output).replace(MARK, " ")
+
+
+VIEW = View(
+    "passages",
+    1,
+    SCHEMA,
+    (
+        SessionStarted,
+        TurnStarted,
+        TurnCompleted,
+        TurnFailed,
+        TurnCancelled,
+        CompressionRotated,
+        SessionRenamed,
+        SessionDeleted,
+    ),
+    apply,
+    SETTLE,
+    forget,
+)
