@@ -36,7 +36,7 @@ async def start(data: Path, upstream: Upstream) -> AsyncIterator[Callable[..., A
     processes: list[Process] = []
 
     async def start(*flags: str, env: dict[str, str] | None = None) -> Process:
-        processes.append(await Process.start(data, "--upstream", upstream.url, *flags, env=env))
+        processes.append(await Process.start(data, "--upstream", upstream.url, "--default-model", "m", *flags, env=env))
         return processes[-1]
 
     yield start

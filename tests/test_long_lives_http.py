@@ -172,13 +172,13 @@ async def test_a_crash_between_rotation_and_turn_loses_neither(data: Path, upstr
         turn = await take(process.server, text, "responses stream", conversation="trip")
     root = turn.session_id
     ids = [root]
-    for name in ("session_id", "conversation", "previous_response_id"):
+    for name in ("session", "conversation", "previous_response_id"):
         async with process.server.http.post(f"/api/sessions/{root}/compress") as response:
             assert response.status == 200
             ids.append((await response.json())["session_id"])
         await process.kill9()
         process = await start()
-        names = {"session_id": root, "conversation": "trip", "previous_response_id": turn.id}
+        names = {"session": root, "conversation": "trip", "previous_response_id": turn.id}
         for named in ({name: names[name]}, {"conversation": "trip"}):
             text = question(len(texts))
             turn = await take(process.server, text, "responses stream", **named)

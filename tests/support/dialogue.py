@@ -140,26 +140,26 @@ async def listed(server: Server, query: str = "") -> list[dict[str, Any]]:
 
 
 async def take(
-    server: Server, text: str, door: str = "chat", session_id: str | None = None, key: str | None = None, **body: Any
+    server: Server, text: str, door: str = "chat", session: str | None = None, key: str | None = None, **body: Any
 ) -> Turn:
     """Take a turn by that door, read its answer to the end, and expect it to have gone well."""
-    async with opened(server, text, door, session_id, key, **body) as response:
+    async with opened(server, text, door, session, key, **body) as response:
         assert response.status in (200, 202), await response.text()
         return await finished(server, door, response)
 
 
 def opened(
-    server: Server, text: str, door: str = "chat", session_id: str | None = None, key: str | None = None, **body: Any
+    server: Server, text: str, door: str = "chat", session: str | None = None, key: str | None = None, **body: Any
 ) -> "aiohttp.client._RequestContextManager":
     """The request for a turn by that door, with an idempotency key or without."""
-    path, defaults = _request(door, text, session_id)
+    path, defaults = _request(door, text, session)
     headers = {"Idempotency-Key": key} if key else {}
-    if session_id and door not in SESSION_CHAT:
-        headers["X-Hermes-Session-Id"] = session_id
+    if session and door not in SESSION_CHAT:
+        headers["X-Hermes-Session-Id"] = session
     return server.http.post(path, json=defaults | body, headers=headers)
 
 
-def _request(door: str, text: str, session_id: str | None) -> tuple[str, dict[str, Any]]:
+def _request(door: str, text: str, session: str | None) -> tuple[str, dict[str, Any]]:
     stream = {"stream": True} if door.endswith(" stream") else {}
     if door in CHAT:
         return "/v1/chat/completions", {"model": "m", "messages": [user(text)]} | stream
@@ -167,7 +167,7 @@ def _request(door: str, text: str, session_id: str | None) -> tuple[str, dict[st
         return "/v1/responses", {"model": "m", "input": text} | stream
     if door == "run":
         return "/v1/runs", {"model": "m", "input": text}
-    return f"/api/sessions/{session_id}/{door.removeprefix('session ').replace(' ', '/')}", {"message": text}
+    return f"/api/sessions/{session}/{door.removeprefix('session ').replace(' ', '/')}", {"message": text}
 
 
 async def finished(server: Server, door: str, response: aiohttp.ClientResponse) -> Turn:
