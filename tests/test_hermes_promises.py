@@ -758,18 +758,31 @@ async def check_forgotten(server: Server, upstream: Upstream, response: Turn, ru
     recalled = await take(server, "what about Zanzibar and Madagascar?", "chat")
     del server.http.headers["X-Hermes-Session-Key"]
     by_slug = await take(server, "by slug", "responses", conversation="trip")
-    by_id = await take(server, "by id", "chat", "boat")
     history = [user("we sail to Zanzibar"), {"role": "assistant", "content": response.text}]
     by_history = await take(server, "", "chat", messages=[*history, user("by history")])
     assert upstream.messages[before:] == [
         [user("what about Zanzibar and Madagascar?")],
         [user("by slug")],
-        [user("by id")],
         [*history, user("by history")],
     ]
-    assert by_id.session_id == "boat"
-    assert len({turn.session_id for turn in (recalled, by_slug, by_id, by_history)}) == 4
-    assert (await server.get("/api/sessions/boat"))["session"]["message_count"] == 2
+    assert len({turn.session_id for turn in (recalled, by_slug, by_history)}) == 3
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a slug outlives its session: it leads to whoever takes the session's id next, instead of anew"
+)
+async def test_a_slug_of_a_deleted_session_does_not_lead_to_whoever_takes_its_id(
+    server: Server, upstream: Upstream
+) -> None:
+    """#55088: what led to the session is of the session."""
+    upstream.script = answering
+    await take(server, "one", "responses", "boat", conversation="trip")
+    await delete(server, "/api/sessions/boat")
+    await take(server, "by id", "chat", "boat")
+    assert asked(upstream)[-1] == [user("by id")]
+    by_slug = await take(server, "by slug", "responses", conversation="trip")
+    assert asked(upstream)[-1] == [user("by slug")]
+    assert by_slug.session_id != "boat"
 
 
 async def test_the_key_of_a_deleted_sessions_turn_gives_nothing_of_it_back(server: Server, upstream: Upstream) -> None:
