@@ -164,7 +164,7 @@ async def test_models_have_settings_of_their_own_in_the_configuration_file(data:
     data.mkdir()
     config = data / "turnlog.toml"
     all_models = '[models."*"]\ncontext_tokens = 0\n'
-    small = "[models.small]\ncontext_tokens = 400\ncompress_at = 0.25\n"
+    small = "[models.small]\ncontext_tokens = 400\ncompress-at = 0.25\n"
     config.write_text(all_models + small)
     process = await Process.start(data, env={"TURNLOG_CONFIG": str(config)})
     try:

@@ -59,8 +59,8 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
         config = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path} can not be read: {error}") from error
+    config = _underscored(config)
     context.obj = _models_of(path, config.pop(MODELS_TABLE, {}))
-    config = {key.replace("-", "_"): value for key, value in config.items()}
     group = context.command
     assert isinstance(group, click.Group)  # noqa: S101 (the option is the group's)
     if unknown := sorted(config.keys() - _settings_of(group)):
@@ -71,8 +71,15 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
     return path
 
 
+def _underscored(table: dict[str, Any]) -> dict[str, Any]:
+    """The settings by the names they have in Python, however they are spelt."""
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
 def _models_of(path: Path, tables: object) -> dict[str, dict[str, Any]]:
     """The settings of single models: `[models.NAME]` tables, `[models."*"]` for all that have none of their own."""
+    if isinstance(tables, dict):
+        tables = {name: _underscored(table) if isinstance(table, dict) else table for name, table in tables.items()}
     try:
         return {name: msgspec.to_builtins(table) for name, table in msgspec.convert(tables, _MODEL_TABLES).items()}
     except msgspec.ValidationError as error:
