@@ -20,6 +20,7 @@ from freezegun import freeze_time
 
 from api.turns.compress import Compression
 from tests.support.dialogue import (
+    CHARACTERS_MAX,
     CHAT,
     DOORS,
     RESPONSES,
@@ -56,7 +57,6 @@ from tests.support.upstream import Upstream, says
 Start: TypeAlias = Callable[..., Awaitable[Process]]
 
 COMPRESSION = Compression(context_tokens=800, compress_at=0.5)
-CHARACTERS_MAX = 4 * 400  # of a prompt, at four characters a token
 by_every_door = pytest.mark.parametrize("door", DOORS)
 by_doors_with_header = pytest.mark.parametrize("door", [*CHAT, *RESPONSES, "run"])
 
@@ -812,9 +812,14 @@ async def test_a_lineage_is_deleted_whole_by_any_of_its_ids_and_its_forks_stay(d
         assert await said(server, forked) == inherited
         await take(server, "anew", "chat", "boat")
         assert asked(upstream)[-1] == [user("anew")]
+    for path in data.glob("views.db*"):
+        path.unlink()
+    async with serving(data, upstream=upstream.url, compression=COMPRESSION) as server:
+        assert await said(server, forked) == inherited
         await take(server, "still here", "chat", forked)
         assert len(asked(upstream)[-1]) > 1
         assert await said(server, forked) == [*inherited, *dialogue("still here")]
+        assert await said(server, "boat") == dialogue("anew")
 
 
 async def test_deleting_a_session_at_work_stops_its_turn_and_leaves_nothing(server: Server, upstream: Upstream) -> None:

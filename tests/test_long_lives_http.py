@@ -24,7 +24,7 @@ from tests.support.dialogue import (
     SUMMARY,
     answering,
     asked,
-    characters,
+    check_prompt,
     dialogue,
     fork,
     found,
@@ -41,40 +41,17 @@ from tests.support.dialogue import (
     users,
 )
 from tests.support.server import Process, Server, serving
-from tests.support.upstream import Message, Reply, Upstream
+from tests.support.upstream import Reply, Upstream
 
 Start: TypeAlias = Callable[..., Awaitable[Process]]
 
 COMPRESSION = Compression(context_tokens=800, compress_at=0.5)
-CHARACTERS_MAX = 4 * 400  # of a prompt, at four characters a token
 ENV = {"TURNLOG_CONTEXT_TOKENS": "800", "TURNLOG_COMPRESS_AT": "0.5"}
 SEED = 20_261_120
 NAMES = [
     *((door, "id") for door in ("chat stream", "session chat stream", "run")),
     *((door, name) for door in RESPONSES for name in ("id", "slug", "newest")),
 ]
-
-
-def check_prompt(sent: Sequence[Message], before: Sequence[str], text: str) -> None:
-    """A prompt is the turns before, in order and none twice, but for those of one summary, and then what is new.
-
-    What the summary stands for is one run of turns: the head before it and the tail behind it are whole.
-    """
-    assert sent[-1] == user(text)
-    told = [*before, text]
-    kept = users(sent)
-    summaries = [n for n, message in enumerate(sent) if message["content"].startswith(HEADING)]
-    assert len(summaries) <= 1
-    if not summaries:
-        assert list(sent) == [*dialogue(*before), user(text)]
-        return
-    head = [content for content in users(sent[: summaries[0]]) if content in told]
-    tail = [content for content in users(sent[summaries[0] + 1 :]) if content in told]
-    assert head == told[: len(head)]
-    assert tail == told[len(told) - len(tail) :]
-    assert len(head) + len(tail) == len([content for content in kept if content in told]) < len(told)
-    assert SUMMARY in sent[summaries[0]]["content"]
-    assert characters(sent) <= CHARACTERS_MAX
 
 
 async def check_lineage(server: Server, ids: Sequence[str]) -> None:
@@ -127,6 +104,21 @@ async def test_streamed_turns_by_all_names_at_random_reach_the_tip_three_rotatio
         lineage = await server.get(f"/api/sessions/{ids[0]}/lineage")
         assert all(session_id in str(lineage) for session_id in ids)
         assert str(lineage).count(SUMMARY) >= 3
+
+
+@pytest.mark.xfail(strict=True, reason="an older summary is kept as one of the first three messages, beside the newer")
+async def test_a_session_compressed_again_is_sent_on_with_one_summary(data: Path, upstream: Upstream) -> None:
+    """Head, one summary, tail: where an early summary was made by hand, the next takes it in."""
+    upstream.script = answering
+    async with serving(data, upstream=upstream.url, compression=COMPRESSION) as server:
+        texts = questions(range(20))
+        for number, text in enumerate(texts):
+            await take(server, text, "chat", "boat")
+            if number == 1:
+                async with server.http.post("/api/sessions/boat/compress") as response:
+                    assert response.status == 200
+        assert summaries_asked(upstream) >= 2
+        check_prompt(asked(upstream)[-1], texts[:-1], texts[-1])
 
 
 # Rotation under parallel turns
@@ -275,6 +267,60 @@ async def test_forks_at_random_turns_of_rotated_sessions_leave_the_source_alone(
     await turnlog("replay", "--data", str(data), "--verify")
 
 
+@pytest.mark.xfail(
+    strict=True, reason="what the source had compressed is shown in its fork, but can not be forked from"
+)
+async def test_a_fork_of_a_rotated_session_is_itself_forked_at_every_turn_that_it_shows(
+    server: Server, upstream: Upstream
+) -> None:
+    """Fork at any turn: /messages of the fork names turns, and each of them is one to fork at."""
+    upstream.script = answering
+    texts = questions(range(5))
+    for text in texts[:4]:
+        await take(server, text, "chat", "boat")
+    async with server.http.post("/api/sessions/boat/compress") as response:
+        assert response.status == 200
+    await take(server, texts[4], "chat", "boat")
+    await fork(server, "boat", id="raft")
+    turn_ids = list(dict.fromkeys(message["turn_id"] for message in await server.messages("raft")))
+    assert len(turn_ids) == 5
+    for number, turn_id in enumerate(turn_ids, 1):
+        forked = (await fork(server, "raft", turn_id=turn_id))["id"]
+        assert await said(server, forked) == dialogue(*texts[:number])
+        await take(server, "otherwise", "chat", forked)
+        check_prompt(asked(upstream)[-1], texts[:number], "otherwise")
+
+
+@pytest.mark.xfail(strict=True, reason="a fork's row counts no inherited message, and has no preview and no model")
+async def test_the_row_of_a_fork_is_of_what_the_fork_shows(server: Server, upstream: Upstream) -> None:
+    """In lists a fork must not look empty: the original copies what it counts."""
+    upstream.script = answering
+    for text in ("one", "two"):
+        await take(server, text, "chat", "boat")
+    row = await fork(server, "boat", id="raft")
+    shown = await server.get("/api/sessions/raft/messages")
+    assert (row["message_count"], row["preview"], row["model"]) == (shown["total"], "one", "m") == (4, "one", "m")
+
+
+async def test_children_of_one_response_at_once_are_one_that_goes_on_and_forks(
+    server: Server, upstream: Upstream
+) -> None:
+    """Six turns behind one response in parallel: each sees that response's turns alone, one is in its session."""
+    upstream.script = answering
+    first = await take(server, "first", "responses", conversation="trip")
+    doors = [*RESPONSES, "run"] * 2
+    turns = await asyncio.gather(
+        *(take(server, question(n), door, previous_response_id=first.id) for n, door in enumerate(doors))
+    )
+    assert [sent[:-1] for sent in asked(upstream)[1:]] == [dialogue("first")] * 6
+    assert sorted(sent[-1]["content"] for sent in asked(upstream)[1:]) == questions(range(6))
+    ids = [turn.session_id for turn in turns]
+    assert len(set(ids)) == 6
+    assert ids.count(first.session_id) == 1
+    for number, session_id in enumerate(ids):
+        assert await said(server, session_id) == dialogue("first", question(number))
+
+
 # Clients that resend their whole history
 
 
@@ -326,6 +372,21 @@ async def test_a_client_that_goes_back_to_before_a_rotation_forks_and_goes_on_th
         assert await said(server, original.session_id) == dialogue(*texts, "go on")
 
 
+@pytest.mark.xfail(strict=True, reason="a fork that nobody has spoken in yet is not known by its history")
+async def test_a_client_that_resends_the_history_of_a_fresh_fork_goes_on_in_it(
+    server: Server, upstream: Upstream
+) -> None:
+    """The fork's transcript is just this history, the source's is not: it is the fork that goes on, and no third."""
+    upstream.script = answering
+    for text in ("one", "two", "three"):
+        await take(server, text, "chat", "boat")
+    await fork(server, "boat", id="raft", turn_id=(await server.messages("boat"))[2]["turn_id"])
+    turn = await take(server, "", messages=[*dialogue("one", "two"), user("otherwise")])
+    assert asked(upstream)[-1] == [*dialogue("one", "two"), user("otherwise")]
+    assert turn.session_id == "raft"
+    assert sorted(row["id"] for row in await listed(server)) == ["boat", "raft"]
+
+
 # A thousand sessions
 
 
@@ -345,19 +406,20 @@ async def test_a_thousand_sessions_are_listed_searched_and_paged(data: Path, ups
         assert sorted(row["id"] for row in by_offset) == sorted(made)
         active = [row["last_active"] for row in by_offset]
         assert active == sorted(active, reverse=True)
-        page = await server.get("/api/sessions")
-        assert (len(page["data"]), page["limit"], page["has_more"]) == (50, 50, True)
+        default = await server.get("/api/sessions")
+        assert (len(default["data"]), default["limit"], default["has_more"]) == (50, 50, True)
         assert len((await server.get("/api/sessions?limit=200"))["data"]) == 200
         assert (await server.get("/api/sessions?limit=200&offset=1000"))["data"] == []
 
         for number in (0, 7, 500, 999):
             (hit,) = await found(server, f"island{number:04d}")
-            assert made[number] in str(hit)
-            assert f"island{number:04d}" in hit["snippet"].replace("**", "")
+            assert hit["session_id"] == made[number]
+            assert f"island{number:04d}" in hit["snippet"]
         assert await found(server, "atlantis") == []
-        hits = await found(server, "ocean3")
-        assert 1 < len(hits) <= 200
-        assert len({str(hit.get("session_id") or hit["id"]) for hit in hits}) == len(hits)
+        hits: list[dict[str, Any]] = []
+        while page := await found(server, "ocean3", limit=30, offset=len(hits)):
+            hits += page
+        assert sorted(hit["session_id"] for hit in hits) == sorted(made[3::10])
 
         # The newest turn brings its session to the top, and every session goes on alone.
         await take(server, "again", "chat", made[123])

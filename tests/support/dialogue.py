@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import itertools
 import json
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from api.turns.summary import HEADING
 from tests.support.server import Server, turnlog_command
 from tests.support.upstream import Message, Reply, Upstream, says
 
@@ -18,6 +20,7 @@ CHAT = ("chat", "chat stream")
 RESPONSES = ("responses", "responses stream")
 SESSION_CHAT = ("session chat", "session chat stream")
 DOORS = (*CHAT, *RESPONSES, *SESSION_CHAT, "run")
+CHARACTERS_MAX = 4 * 400  # of a compressed prompt, at four characters a token
 SUMMARY = "Ada builds a boat; it is to be blue."
 
 Script = Callable[[dict[str, Any]], Reply]
@@ -114,11 +117,31 @@ def users(messages: Sequence[Message]) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
+def check_prompt(sent: Sequence[Message], before: Sequence[str], text: str, *, summaries_max: int = 1) -> None:
+    """A prompt is the turns before, in order and none twice, but for those of one summary, and then what is new.
+
+    What a summary stands for is one run of turns: those before it and those behind it are whole.
+    """
+    assert sent[-1] == user(text)
+    summaries = [message["content"] for message in sent if str(message["content"]).startswith(HEADING)]
+    if not summaries:
+        assert list(sent) == [*dialogue(*before), user(text)]
+        return
+    assert len(summaries) <= summaries_max
+    assert all(SUMMARY in summary for summary in summaries)
+    kept = [content for content in users(sent) if content not in summaries]
+    places = [-1, *map([*before, text].index, kept)]
+    gaps = [behind - place for place, behind in itertools.pairwise(places)]
+    assert min(gaps) >= 1, "doubled, or out of order"
+    assert sum(gap > 1 for gap in gaps) <= len(summaries), "left out, and no summary stands for it"
+    assert characters(sent) <= CHARACTERS_MAX
+
+
 async def said(server: Server, session_id: str) -> list[Message]:
     """Everything that was said in a session's lineage, page by page: role and content."""
     messages: list[Message] = []
     while True:
-        page = await server.get(f"/api/sessions/{session_id}/messages?limit=200&offset={len(messages)}")
+        page = await server.get(f"/api/sessions/{session_id}/messages?limit=50&offset={len(messages)}")
         messages += page["data"]
         if not page["has_more"]:
             return plain(messages)
@@ -237,9 +260,9 @@ async def delete(server: Server, path: str, status: int = 200) -> None:
         assert response.status == status, await response.text()
 
 
-async def found(server: Server, words: str) -> list[dict[str, Any]]:
+async def found(server: Server, words: str, **page: int) -> list[dict[str, Any]]:
     """What a search for the words finds."""
-    async with server.http.get("/api/sessions/search", params={"q": words}) as response:
+    async with server.http.get("/api/sessions/search", params={"q": words, **page}) as response:
         assert response.status == 200, await response.text()
         hits: list[dict[str, Any]] = (await response.json())["data"]
         return hits
