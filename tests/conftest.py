@@ -1,12 +1,12 @@
 """Fixtures. Helpers with a life of their own are in `tests/support/`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.support.server import Server, serving
+from tests.support.server import Process, Server, serving
 from tests.support.upstream import Upstream, scripted_upstream
 
 
@@ -28,3 +28,18 @@ async def server(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Server]:
 def data(tmp_path: Path) -> Path:
     """A data directory that does not exist yet."""
     return tmp_path / "data"
+
+
+@pytest_asyncio.fixture
+async def start(data: Path, upstream: Upstream) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
+    """Starts `turnlog serve` on `data` with the scripted model server. What a failed test leaves running is killed."""
+    processes: list[Process] = []
+
+    async def start(*flags: str, env: dict[str, str] | None = None) -> Process:
+        processes.append(await Process.start(data, "--upstream", upstream.url, "--default-model", "m", *flags, env=env))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.popen.returncode is None:
+            await process.kill9()
