@@ -10,7 +10,7 @@ from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
 from api.turns.degraded import OUT_OF_REACH
-from api.turns.desk import Desk
+from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.request import TurnRequest
@@ -43,13 +43,14 @@ def continuity_of(request: web.Request) -> Continuity:
 
 
 async def with_model(request: web.Request, asked: TurnRequest) -> TurnRequest:
-    """The turn, with the model of its session where it names none, else the server's default.
+    """The turn; where it names no model, with its session's, else the server's, else that of the turn before.
 
     Raises `Problem` where nothing names a model, and what finding the session raises.
     """
     if asked.model:
         return asked
-    model = await _model_of_session(request, asked) or request.app[SETTINGS].default_model
+    session = await _models_of_session(request, asked)
+    model = session.made_with or request.app[SETTINGS].default_model or session.newest
     if not model:
         raise Problem(
             "Missing required parameter: 'model' (this server was started without --default-model).",
@@ -59,13 +60,13 @@ async def with_model(request: web.Request, asked: TurnRequest) -> TurnRequest:
     return msgspec.structs.replace(asked, model=model)
 
 
-async def _model_of_session(request: web.Request, asked: TurnRequest) -> str:
+async def _models_of_session(request: web.Request, asked: TurnRequest) -> Models:
     try:
-        return await request.app[DESK].model_of(asked)
+        return await request.app[DESK].models_of(asked)
     except OUT_OF_REACH:
         if request.app[SETTINGS].history_on_failure == "fail":
             raise
-        return ""  # the turn is answered without its session, and so without its model
+        return NO_MODELS  # the turn is answered without its session, and so without its model
 
 
 async def body_of(request: web.Request) -> bytes:

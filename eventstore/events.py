@@ -34,11 +34,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
 
 
 class ForkPoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Where a fork left its parent: everything up to and with `turn_id`, in the lineage of `root_id`, is inherited."""
+    """Where a fork left its parent: everything up to and with `turn_id`, in the lineage of `root_id`, is inherited.
+
+    `messages` is how many messages the inherited transcript has.
+    """
 
     session_id: str
     root_id: str
     turn_id: str
+    messages: int = 0
 
 
 class Recalled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -217,7 +221,7 @@ class SessionDeleted(Fact, frozen=True, kw_only=True):
 
 
 class ConversationCreated(Fact, frozen=True, kw_only=True):
-    """A name was claimed, and the root session id that it leads to. The first event of a conversation's stream."""
+    """A name was claimed, with the root session id that it leads to; again in its stream once that was deleted."""
 
     name: str
     session_id: str

@@ -1,8 +1,8 @@
-"""Conversations: every name, the lineage it leads to, and its newest response."""
+"""Conversations: every name, the lineage it leads to, and its newest response. That of a deleted lineage is free."""
 
 from collections.abc import Iterable
 
-from eventstore.events import ConversationAdvanced, ConversationCreated, parse_stream
+from eventstore.events import ConversationAdvanced, ConversationCreated, SessionDeleted, parse_stream
 from eventstore.log import Recorded
 from projections.view import Statement, View
 
@@ -15,10 +15,12 @@ CREATE TABLE conversations (
     created_us INTEGER NOT NULL,
     updated_us INTEGER NOT NULL,
     PRIMARY KEY (tenant, name)
-) STRICT, WITHOUT ROWID
+) STRICT, WITHOUT ROWID;
+CREATE INDEX conversations_of_lineage ON conversations (tenant, root_id);
 """
-INSERT = "INSERT INTO conversations VALUES (?, ?, ?, NULL, ?, ?)"
+INSERT = "INSERT OR REPLACE INTO conversations VALUES (?, ?, ?, NULL, ?, ?)"
 ADVANCE = "UPDATE conversations SET turn_id = ?, updated_us = ? WHERE tenant = ? AND name = ?"
+DELETE = "DELETE FROM conversations WHERE tenant = ? AND root_id = ?"
 ROOT_OF = "SELECT root_id FROM conversations WHERE tenant = ? AND name = ?"
 
 
@@ -32,6 +34,9 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
     elif isinstance(event, ConversationCreated):
         tenant = parse_stream(recorded.stream).tenant
         yield INSERT, (tenant, event.name, event.session_id, now_us, now_us)
+    elif isinstance(event, SessionDeleted):
+        _, tenant, root_id = parse_stream(recorded.stream)
+        yield DELETE, (tenant, root_id)
 
 
-VIEW = View("conversations", 1, SCHEMA, (ConversationCreated, ConversationAdvanced), apply)
+VIEW = View("conversations", 2, SCHEMA, (ConversationCreated, ConversationAdvanced, SessionDeleted), apply)

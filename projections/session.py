@@ -119,6 +119,11 @@ class Inherited(NamedTuple):
     turns: tuple[Turn, ...] = ()
     earlier: tuple[Turn, ...] = ()
 
+    @property
+    def messages(self) -> int:
+        """How many messages the inherited transcript has."""
+        return len(self.base) + sum(len(turn.messages) for turn in self.turns)
+
 
 NOTHING = Inherited()
 

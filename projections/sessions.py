@@ -122,6 +122,11 @@ ROTATE = """INSERT INTO sessions (tenant, root_id, generation, superseded, sessi
     root_started_us, root_parent_id, earlier_input + input_tokens, earlier_output + output_tokens,
     earlier_cached + cached_tokens, earlier_reasoning + reasoning_tokens, metadata
     FROM sessions WHERE tenant = ? AND root_id = ? ORDER BY superseded DESC LIMIT 1"""
+# A fork looks like its parent until somebody speaks in it.
+FORK = """UPDATE sessions SET messages = ?, preview = parent.preview,
+    model = iif(sessions.model = '', parent.model, sessions.model)
+    FROM (SELECT preview, model FROM sessions WHERE tenant = ? AND root_id = ? AND superseded = 0) AS parent
+    WHERE sessions.tenant = ? AND sessions.root_id = ? AND superseded = 0"""
 RENAME = "UPDATE sessions SET title = ? WHERE tenant = ? AND root_id = ? AND superseded = 0"
 ANNOTATE = "UPDATE sessions SET metadata = ? WHERE tenant = ? AND root_id = ? AND superseded = 0"
 END = """UPDATE sessions SET end_reason = ?, ended_us = ?
@@ -214,6 +219,8 @@ def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Sta
     match event:
         case SessionStarted():
             yield START, (tenant, root_id, 1, 0, *_started(event, now_us))
+            if fork := event.forked_from:
+                yield FORK, (fork.messages, tenant, fork.root_id, tenant, root_id)
         case CompressionRotated():
             yield SUPERSEDE, (now_us, tenant, root_id)
             yield ROTATE, (event.session_id, event.title, now_us, now_us, tenant, root_id)

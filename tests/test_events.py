@@ -97,6 +97,9 @@ EXAMPLES: list[Event] = [
 ]
 # Fields that were added later, with a golden file of their own: what was stored without them reads on as it was.
 LATER: dict[str, Event] = {
+    "SessionStarted-3": SessionStarted(
+        session_id="s4", forked_from=ForkPoint(session_id="s1", root_id="s1", turn_id="t1", messages=4)
+    ),
     "SessionStarted-2": SessionStarted(
         session_id="s3", source="import", title="X", model="gpt-x", system_prompt="be kind"
     ),

@@ -106,7 +106,6 @@ async def test_streamed_turns_by_all_names_at_random_reach_the_tip_three_rotatio
         assert str(lineage).count(SUMMARY) >= 3
 
 
-@pytest.mark.xfail(strict=True, reason="an older summary is kept as one of the first three messages, beside the newer")
 async def test_a_session_compressed_again_is_sent_on_with_one_summary(data: Path, upstream: Upstream) -> None:
     """Head, one summary, tail: where an early summary was made by hand, the next takes it in."""
     upstream.script = answering
@@ -267,9 +266,6 @@ async def test_forks_at_random_turns_of_rotated_sessions_leave_the_source_alone(
     await turnlog("replay", "--data", str(data), "--verify")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what the source had compressed is shown in its fork, but can not be forked from"
-)
 async def test_a_fork_of_a_rotated_session_is_itself_forked_at_every_turn_that_it_shows(
     server: Server, upstream: Upstream
 ) -> None:
@@ -291,7 +287,6 @@ async def test_a_fork_of_a_rotated_session_is_itself_forked_at_every_turn_that_i
         check_prompt(asked(upstream)[-1], texts[:number], "otherwise")
 
 
-@pytest.mark.xfail(strict=True, reason="a fork's row counts no inherited message, and has no preview and no model")
 async def test_the_row_of_a_fork_is_of_what_the_fork_shows(server: Server, upstream: Upstream) -> None:
     """In lists a fork must not look empty: the original copies what it counts."""
     upstream.script = answering

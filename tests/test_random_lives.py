@@ -123,7 +123,7 @@ class Walk:
 
     async def told(self, life: Life, text: str, session_id: str, id: str) -> None:  # noqa: A002 (as the API has it)
         """A turn was answered: it is where the model of its life says, and so is what the model server was sent."""
-        check_prompt(asked(self.upstream)[-1], life.texts, text, summaries_max=3)  # see test_long_lives_http.py
+        check_prompt(asked(self.upstream)[-1], life.texts, text, summaries_max=1)
         life.texts.append(text)
         if session_id not in life.ids:
             others = [other for other in self.lives if other is not life]

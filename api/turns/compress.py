@@ -119,18 +119,40 @@ def cut_of(transcript: Sequence[bytes], new: Iterable[bytes], size: Size, thresh
 
     A prompt smaller than the threshold is cut as though it were at it.
     """
-    shapes = [_shape(message) for message in transcript]
-    weights = [size_bytes(message) * size.tokens_per_byte for message in transcript]
-    whole = _uncut_before([*shapes, *map(_shape, new)])
+    measured = _measured(transcript, new, size)
     budget = KEPT_SHARE * min(threshold_tokens or size.tokens, size.tokens)
-    tail_at = _tail_at(shapes, weights, whole, budget, size.tokens)
-    head = _head(shapes, weights, whole, tail_at, budget)
+    tail_at = _tail_at(measured, budget, size.tokens)
+    head = _head(measured, tail_at, budget)
     # An earlier summary is carried on by the new one: a rotation is not worth it for that alone.
-    fresh = [place for place in range(head, tail_at) if not is_summary(transcript[place])]
-    saved = sum(weights[place] for place in fresh)
+    fresh = [place for place in range(head, tail_at) if place not in measured.summaries]
+    saved = sum(measured.weights[place] for place in fresh)
     if len(fresh) < MIDDLE_MESSAGES_MIN or saved < SAVING_SHARE * size.tokens:
         return None
-    return Cut(head, tail_at, int(sum(weights[head:tail_at])))
+    return Cut(head, tail_at, int(sum(measured.weights[head:tail_at])))
+
+
+class _Measured(NamedTuple):
+    """A transcript as far as a cut must know it: its messages and their tokens; before which of them, and behind the
+    last, it can be cut; and where summaries stand in it.
+    """
+
+    shapes: list[_Shape]
+    weights: list[float]
+    can_cut: list[bool]
+    summaries: list[int]
+
+    def is_user(self, place: int) -> bool:
+        return self.shapes[place].role == "user"
+
+
+def _measured(transcript: Sequence[bytes], new: Iterable[bytes], size: Size) -> _Measured:
+    shapes = [_shape(message) for message in transcript]
+    return _Measured(
+        shapes=shapes,
+        weights=[size_bytes(message) * size.tokens_per_byte for message in transcript],
+        can_cut=_uncut_before([*shapes, *map(_shape, new)]),
+        summaries=[place for place, message in enumerate(transcript) if is_summary(message)],
+    )
 
 
 def _shape(message: bytes) -> _Shape:
@@ -153,29 +175,27 @@ def _uncut_before(shapes: Sequence[_Shape]) -> list[bool]:
     return [depth == 0 for depth in accumulate(parted)]
 
 
-def _tail_at(
-    shapes: Sequence[_Shape], weights: Sequence[float], whole: Sequence[bool], budget: float, tokens: int
-) -> int:
-    """The first message that is kept at the end."""
-    count = len(shapes)
-    behind = list(accumulate(reversed(weights), initial=0.0))[::-1]  # tokens from each place to the end
-    fits = [place for place in range(count) if behind[place] <= budget and whole[place]]
-    users = [place for place in range(count) if shapes[place].role == "user" and whole[place]]
-    if within := [place for place in fits if shapes[place].role == "user"] or fits:
+def _tail_at(measured: _Measured, budget: float, tokens: int) -> int:
+    """The first message that is kept at the end: never an earlier summary, or there would be two."""
+    count = len(measured.shapes)
+    least = measured.summaries[-1] + 1 if measured.summaries else 0
+    behind = list(accumulate(reversed(measured.weights), initial=0.0))[::-1]  # tokens from each place to the end
+    places = [place for place in range(least, count) if measured.can_cut[place]]
+    users = [place for place in places if measured.is_user(place)]
+    fits = [place for place in places if behind[place] <= budget]
+    if within := [place for place in fits if measured.is_user(place)] or fits:
         return within[0]
     if users and behind[users[-1]] <= NEWEST_SHARE * tokens:
         return users[-1]
-    return next(place for place in range(count, -1, -1) if whole[place])
+    return next(place for place in range(count, -1, -1) if measured.can_cut[place])
 
 
-def _head(
-    shapes: Sequence[_Shape], weights: Sequence[float], whole: Sequence[bool], tail_at: int, budget: float
-) -> int:
+def _head(measured: _Measured, tail_at: int, budget: float) -> int:
     """How many messages are kept at the beginning: as many as end in the role that the summary can answer."""
-    ends_with_user = tail_at == len(shapes) or shapes[tail_at].role == "user"
-    for head in range(min(HEAD_MESSAGES_MAX, tail_at), 0, -1):
-        is_alternating = (shapes[head - 1].role == "user") is ends_with_user
-        if is_alternating and whole[head] and tail_at - head >= MIDDLE_MESSAGES_MIN and sum(weights[:head]) <= budget:
+    ends_with_user = tail_at == len(measured.shapes) or measured.is_user(tail_at)
+    for head in range(min([HEAD_MESSAGES_MAX, tail_at - MIDDLE_MESSAGES_MIN, *measured.summaries]), 0, -1):
+        is_alternating = measured.is_user(head - 1) is ends_with_user
+        if is_alternating and measured.can_cut[head] and sum(measured.weights[:head]) <= budget:
             return head
     return 0
 

@@ -4,6 +4,7 @@ None of them waits for a model: what runs meanwhile in a session goes on, except
 """
 
 from functools import partial
+from typing import NamedTuple
 
 from api.ids import new_session_id
 from api.turns import decide_session
@@ -19,6 +20,16 @@ from eventstore.events import ForkPoint, TurnCancelled, lineage_stream
 from projections.session import Session
 
 _TURN_ID_PREFIXES = ("resp_", "chatcmpl-", "run_")
+
+
+class Models(NamedTuple):
+    """The model that a session was made with, and that of its newest turn; empty where there is none."""
+
+    made_with: str = ""
+    newest: str = ""
+
+
+NO_MODELS = Models()
 
 
 class Desk:
@@ -76,15 +87,16 @@ class Desk:
         self._lineages.directory.learn(tenant, "session", session_id, session_id)
         return session_id
 
-    async def model_of(self, request: TurnRequest) -> str:
-        """The model that the session behind a request's names was made with; empty where it has none, or is none."""
-        if request.names == _NO_NAMES:
-            return ""
-        place = await self._lineages.directory.find(request.tenant, request.names)
+    async def models_of(self, request: TurnRequest) -> Models:
+        """The models of the session behind a request's names, as far as there are any."""
+        place = None
+        if request.names != _NO_NAMES:
+            place = await self._lineages.directory.find(request.tenant, request.names)
         if place is None:
-            return ""
+            return NO_MODELS
         session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
-        return session.started.model if session.started else ""
+        made_with = session.started.model if session.started else ""
+        return Models(made_with, session.newest.started.model if session.newest else "")
 
     async def _free_id(self, tenant: str, session_id: str) -> str:
         """A new id where none is wanted; raises `SessionExists` where the one that is wanted names a session.
@@ -104,14 +116,22 @@ class Desk:
         for prefix in _TURN_ID_PREFIXES:
             turn_id = turn_id.removeprefix(prefix)
         turn_id = turn_id or (source.newest.turn_id if source.newest else "")
-        place = partial(ForkPoint, root_id=source.root_id, turn_id=turn_id)
-        if not turn_id or source.up_to(turn_id):
-            return place(session_id=source.session_id)
-        whole = await self._lineages.sessions.whole(source.stream)
-        said_in = next((session_id for session_id, turn in whole.said if turn.turn_id == turn_id), None)
-        if said_in is None or whole.up_to(turn_id) is None:
-            raise TurnNotFound(f"No completed turn '{turn_id}' in this session: /messages names those there are.")
-        return place(session_id=said_in)
+        if not turn_id:
+            return ForkPoint(session_id=source.session_id, root_id=source.root_id, turn_id="")
+        lineage = source
+        inherited = lineage.up_to(turn_id)
+        if inherited is None:
+            lineage = await self._lineages.sessions.whole(source.stream)
+            inherited = lineage.up_to(turn_id)
+        while inherited is None:
+            # What a fork shows from before its parent's last rotation is a transcript of that one's alone.
+            parent = lineage.started.forked_from if lineage.started else None
+            if parent is None or all(turn.turn_id != turn_id for _, turn in lineage.said):
+                raise TurnNotFound(f"No completed turn '{turn_id}' in this session: /messages names those there are.")
+            lineage = await self._lineages.sessions.whole(lineage_stream(source.tenant, parent.root_id))
+            inherited = lineage.up_to(turn_id)
+        said_in = next((session_id for session_id, turn in lineage.said if turn.turn_id == turn_id), lineage.session_id)
+        return ForkPoint(session_id=said_in, root_id=lineage.root_id, turn_id=turn_id, messages=inherited.messages)
 
 
 _NO_NAMES = Names()

@@ -136,15 +136,21 @@ class Directory:
     async def _claim(self, tenant: str, names: Names, root_id: str) -> str:
         created = ConversationCreated(name=names.conversation, session_id=root_id or self._new_session_id())
         stream = conversation_stream(tenant, names.conversation)
-        try:
-            await self._log.append(stream, 0, (created,))
-        except VersionConflict:
-            first = (await self._log.read(stream))[0].event
-            assert isinstance(first, ConversationCreated)  # noqa: S101 (nothing else begins such a stream)
-            if root_id and root_id != first.session_id:
-                raise _mismatch(names) from None
-            return first.session_id
-        return created.session_id
+        version = 0
+        while True:
+            try:
+                await self._log.append(stream, version, (created,))
+            except VersionConflict:
+                events = await self._log.read(stream)
+            else:
+                return created.session_id
+            # Somebody was first; or the session it led to was deleted since, and the name is free again.
+            rows = await self._views.fetch(conversations.ROOT_OF, (tenant, names.conversation))
+            if rows and root_id not in ("", rows[0][0]):
+                raise _mismatch(names)
+            if rows:
+                return str(rows[0][0])
+            version = len(events)
 
     async def _previous(self, tenant: str, response_id: str) -> str:
         try:

@@ -62,11 +62,12 @@ class Entrance:
         """A session of its own behind a turn that is not the newest."""
         stream = lineage_stream(request.tenant, new_session_id())
         if not is_matched:
-            return Session(stream, await self._behind(session, place.after)), _fork_of(session, place.after)
+            return await self._forked(session, place.after, stream)
         if not await self._histories.still_there(request, session, place.after):
             return Session(stream), None  # deleted while this turn waited for it
         # Its client sent words that were said before, and knows of no session: it takes over nothing but those.
-        return Session(stream, await self._behind(session, place.after)), Fork(_point(session, place.after))
+        forked, fork = await self._forked(session, place.after, stream)
+        return forked, Fork(fork.point)
 
     def leave(self, session: Session) -> None:
         """Let the next turn of the lineage in."""
@@ -81,7 +82,14 @@ class Entrance:
         if not place.after:
             return session, None
         await self._eviction.continue_from(session, place.after)
-        return Session(session.stream, await self._behind(session, place.after)), _fork_of(session, place.after)
+        return await self._forked(session, place.after, session.stream)
+
+    async def _forked(self, session: Session, turn_id: str, stream: str) -> tuple[Session, Fork]:
+        inherited = await self._behind(session, turn_id)
+        point = ForkPoint(
+            session_id=session.session_id, root_id=session.root_id, turn_id=turn_id, messages=inherited.messages
+        )
+        return Session(stream, inherited), Fork(point, session.started, session.title)
 
     async def _behind(self, session: Session, turn_id: str) -> Inherited:
         """What a fork behind that turn inherits; raises `PreviousNotFound` unless it is part of the transcript."""
@@ -101,12 +109,3 @@ def _leads_elsewhere(request: TurnRequest, session: Session) -> bool:
     """Whether the lineage was deleted while the turn waited for it, asked for by an id that is free by now."""
     is_deleted = session.started is None and session.version > 0
     return is_deleted and request.names.session_id not in ("", session.root_id)
-
-
-def _fork_of(session: Session, turn_id: str) -> Fork:
-    """A fork of the session behind one of its turns."""
-    return Fork(_point(session, turn_id), session.started, session.title)
-
-
-def _point(session: Session, turn_id: str) -> ForkPoint:
-    return ForkPoint(session_id=session.session_id, root_id=session.root_id, turn_id=turn_id)

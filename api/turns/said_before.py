@@ -39,6 +39,7 @@ about all also and any are but can could did does for from get give had has have
 make may more most much must not now off one only our out over please she should some tell than that the their them then
 there these they this those too use very was were what when where which who why will with would yes you your
 """
+_SPEAKERS = frozenset({"user", "assistant"})
 _UNSAYING = frozenset(_COMMON.split())
 _places = msgspec.json.Decoder(dict[int, int]).decode
 
@@ -165,11 +166,12 @@ def best(messages: Sequence[_Message], weights: Mapping[str, float], question: s
 
 
 def _messages_of(turns: Iterable[Found]) -> list[_Message]:
+    """What people and models said: what a tool brings from anywhere must not come back as something remembered."""
     messages = [
         _Message(turn, number, said)
         for turn in turns
         for number, data in enumerate(turn.messages)
-        if (said := said_in(data)).text
+        if (said := said_in(data)).text and said.role in _SPEAKERS
     ]
     return messages[:MESSAGES_MAX]
 

@@ -18,6 +18,8 @@ _JSON_TYPES = {"str": "string", "bool": "boolean", "int": "integer", "float": "n
 _TYPE = re.compile(r"\b(?:str|bool|int|float)\b")
 
 encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_DELIVERY = frozenset({"stream", "stream_options"})
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 
@@ -50,8 +52,11 @@ def rest_of(body: bytes, known: frozenset[str]) -> bytes:
 
 
 def digest_of(body: bytes) -> bytes:
-    """What tells one body from another under the same idempotency key."""
-    return hashlib.sha256(body).digest()
+    """What tells one body from another under the same idempotency key: not the order of its fields, nor how the answer
+    is to come.
+    """
+    asked = {name: value for name, value in _decode_fields(body).items() if name not in _DELIVERY}
+    return hashlib.sha256(_encode_sorted(asked)).digest()
 
 
 def _invalid(error: msgspec.ValidationError, where: str) -> Problem:
