@@ -122,6 +122,15 @@ async def test_clients_that_hang_up_are_not_told_as_failures(server: Server, ups
     assert [line["event"] for line in logs if line["log_level"] != "info"] == []
 
 
+async def test_a_body_that_is_not_packed_as_it_says_is_no_error_of_ours(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await raw(server, "POST", "/v1/runs", [("content-encoding", b"gzip")], b'{"input":"hi"}')
+    assert (answer.status, envelope_of(answer)["code"]) == (400, "invalid_body")
+    await server.get("/api/sessions")
+    assert caplog.records == []
+
+
 async def test_what_is_said_back_of_a_request_is_bounded(server: Server) -> None:
     answer = await raw(server, "GET", "/api/sessions?limit=" + "x" * 8_000)
     assert len(envelope_of(answer)["message"]) == MESSAGE_CHARACTERS_MAX + 1
