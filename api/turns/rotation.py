@@ -149,8 +149,9 @@ class Rotations:
     ) -> CompressionRotated | None:
         """Have a summary made and move the lineage on; None where the session has moved on meanwhile."""
         version, transcript = session.version, session.transcript
-        characters = summary.characters_max(wanted.threshold_tokens)
-        written = await self._summary(transcript[cut.head : cut.tail_at], wanted, characters)
+        middle = transcript[cut.head : cut.tail_at]
+        characters = summary.characters_max(wanted.threshold_tokens, compress.tokens_per_character(middle, size))
+        written = await self._summary(middle, wanted, characters)
         message = summary.message_of(compress.summary_role(transcript, cut), written.text, characters)
         rotated = CompressionRotated(
             old_session_id=started.session_id if started else session.session_id,
@@ -161,7 +162,7 @@ class Rotations:
             first_kept_turn_id=compress.first_kept_turn_id(session, cut),
             trigger=wanted.trigger,
             tokens_before=size.tokens,
-            tokens_after=size.tokens - cut.tokens_saved + compress.estimate(len(message)),
+            tokens_after=size.tokens - cut.tokens_saved + int(len(message) * size.tokens_per_byte),
             summariser=written.summariser,
             usage=written.usage,
             title=next_title(started.title if started else session.title),

@@ -33,10 +33,10 @@ _HEADING_BYTES = HEADING.encode()
 _encode = msgspec.json.Encoder().encode
 
 
-def characters_max(threshold_tokens: int) -> int:
-    """How long a summary may be."""
+def characters_max(threshold_tokens: int, tokens_per_character: float = 1 / CHARACTERS_PER_TOKEN) -> int:
+    """How long a summary may be, of what is said in so many tokens a character: in many scripts that is about one."""
     least, most = SUMMARY_CHARACTERS
-    share = int(SUMMARY_SHARE * threshold_tokens * CHARACTERS_PER_TOKEN)
+    share = int(SUMMARY_SHARE * threshold_tokens / max(tokens_per_character, 1 / CHARACTERS_PER_TOKEN))
     return min(max(share, least), most)
 
 
