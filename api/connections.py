@@ -33,6 +33,11 @@ class _Connection(RequestHandler):
 
     __slots__ = ()
 
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Log what went wrong behind an answer; not the rest of a body of which the client was told that it is bad."""
+        if not isinstance(kwargs.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kwargs)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from api.turns.compress import Cut, Size, asked_bytes, cut_of, first_kept_turn_id, size_of, summary_role
+from api.turns.compress import (
+    Cut,
+    Size,
+    asked_bytes,
+    cut_of,
+    first_kept_turn_id,
+    size_of,
+    summary_role,
+    tokens_per_character,
+)
 from api.turns.request import Names, TurnRequest
 from api.turns.summary import message_of
 from eventstore.events import CompressionRotated, Event
@@ -210,3 +219,10 @@ def test_the_first_kept_turn_is_the_one_that_the_tail_begins_in() -> None:
     held = session(b"", b"", b"")
     kept = [first_kept_turn_id(held, Cut(0, place, 0)) for place in range(7)]
     assert kept == ["t0", "t0", "t1", "t1", "t2", "t2", ""]
+
+
+def test_tokens_per_character_go_by_the_models_own_count() -> None:
+    size = Size(tokens=100, tokens_per_byte=1 / 3)
+    assert tokens_per_character([("字" * 50).encode(), b""], size) == pytest.approx(1.0)
+    assert tokens_per_character([b"\xff" * 30], size) == pytest.approx(1 / 3)
+    assert tokens_per_character([], size) == 0.0

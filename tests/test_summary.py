@@ -109,3 +109,10 @@ def test_a_summary_takes_its_share_of_the_threshold(tokens: int, characters: int
 )
 def test_titles_go_on(title: str, following: str) -> None:
     assert next_title(title) == following
+
+
+def test_a_summary_may_be_as_many_tokens_in_any_script() -> None:
+    assert summary.characters_max(64_000, 0.25) == summary.characters_max(64_000) == 16_000
+    assert summary.characters_max(64_000, 1.0) == 12_800
+    assert summary.characters_max(64_000, 0.01) == 16_000
+    assert summary.characters_max(1_000, 1.0) == 600

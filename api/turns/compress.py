@@ -109,6 +109,12 @@ def _beside_bytes(started: TurnStarted) -> int:
     return sum(map(len, started.instructions)) + len(started.parameters)
 
 
+def tokens_per_character(messages: Sequence[bytes], size: Size) -> float:
+    """How many tokens a character of the messages is likely to be."""
+    characters = sum(len(message.decode(errors="replace")) for message in messages)
+    return size.tokens_per_byte * sum(map(len, messages)) / max(characters, 1)
+
+
 def estimate(size_bytes: int) -> int:
     """The tokens that so many bytes are likely to be."""
     return -(-size_bytes // BYTES_PER_TOKEN)

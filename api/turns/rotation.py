@@ -185,13 +185,15 @@ class Rotations:
     ) -> CompressionRotated | None:
         """Have a summary made and move the lineage on; None where the session has moved on meanwhile."""
         transcript = tuple(session.transcript)
+        middle = transcript[cut.head : cut.tail_at]
+        tokens_per_character = compress.tokens_per_character(middle, size)
         order = Order(
-            messages=transcript[cut.head : cut.tail_at],
+            messages=middle,
             model=wanted.limits.summary_model or wanted.model,
             told=wanted.limits.summary_prompt,
             focus=wanted.focus,
-            characters_max=summary.characters_max(wanted.threshold_tokens),
-            shown_characters_max=summary.shown_max(wanted.limits.context_tokens, size.tokens_per_byte),
+            characters_max=summary.characters_max(wanted.threshold_tokens, tokens_per_character),
+            shown_characters_max=summary.shown_max(wanted.limits.context_tokens, tokens_per_character),
         )
         written = await self._summary(order)
         message = summary.message_of(compress.summary_role(transcript, cut), written.text, order.characters_max)
@@ -204,7 +206,7 @@ class Rotations:
             first_kept_turn_id=compress.first_kept_turn_id(session, cut),
             trigger=wanted.trigger,
             tokens_before=size.tokens,
-            tokens_after=size.tokens - cut.tokens_saved + compress.estimate(len(message)),
+            tokens_after=size.tokens - cut.tokens_saved + int(len(message) * size.tokens_per_byte),
             summariser=written.summariser,
             usage=written.usage,
         )

@@ -32,17 +32,18 @@ _HEADING_BYTES = HEADING.encode()
 _encode = msgspec.json.Encoder().encode
 
 
-def shown_max(context_tokens: int, tokens_per_byte: float) -> int:
+def shown_max(context_tokens: int, tokens_per_character: float) -> int:
     """How much of a conversation the summariser is shown, in characters: what its context is sure to hold."""
     if not context_tokens:
         return SHOWN_CHARACTERS_MAX
-    return min(SHOWN_CHARACTERS_MAX, int(SHOWN_SHARE * context_tokens / max(tokens_per_byte, 1 / CHARACTERS_PER_TOKEN)))
+    share = int(SHOWN_SHARE * context_tokens / max(tokens_per_character, 1 / CHARACTERS_PER_TOKEN))
+    return min(SHOWN_CHARACTERS_MAX, share)
 
 
-def characters_max(threshold_tokens: int) -> int:
-    """How long a summary may be."""
+def characters_max(threshold_tokens: int, tokens_per_character: float = 1 / CHARACTERS_PER_TOKEN) -> int:
+    """How long a summary may be, of what is said in so many tokens a character: in many scripts that is about one."""
     least, most = SUMMARY_CHARACTERS
-    share = int(SUMMARY_SHARE * threshold_tokens * CHARACTERS_PER_TOKEN)
+    share = int(SUMMARY_SHARE * threshold_tokens / max(tokens_per_character, 1 / CHARACTERS_PER_TOKEN))
     return min(max(share, least), most)
 
 
