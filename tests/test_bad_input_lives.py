@@ -397,7 +397,6 @@ async def completed(server: Server, session_id: str) -> list[str]:
     return [str(message["content"]).split(" ")[0] + " " for message in said]
 
 
-@pytest.mark.xfail(strict=True, reason="the session is looked for before the wait, and made anew behind it")
 async def test_a_session_chat_that_waited_while_its_session_was_deleted_is_404(
     server: Server, upstream: Upstream
 ) -> None:

@@ -115,4 +115,4 @@ def test_a_summary_may_be_as_many_tokens_in_any_script() -> None:
     assert summary.characters_max(64_000, 0.25) == summary.characters_max(64_000) == 16_000
     assert summary.characters_max(64_000, 1.0) == 12_800
     assert summary.characters_max(64_000, 0.01) == 16_000
-    assert summary.characters_max(1_000, 1.0) == 600
+    assert summary.characters_max(4_000, 1.0) == 800

@@ -29,6 +29,8 @@ class Entrance:
         if not request.items:
             await self._refuse_nothing_new(request)
         while True:
+            if request.must_exist:
+                await self._lineages.directory.session(request.tenant, request.names.session_id)
             matched = await self._histories.find(request)
             place = matched or await self._lineages.directory.place(request.tenant, request.names)
             stream = lineage_stream(request.tenant, place.root_id)
@@ -106,6 +108,6 @@ class Entrance:
 
 
 def _leads_elsewhere(request: TurnRequest, session: Session) -> bool:
-    """Whether the lineage was deleted while the turn waited for it, asked for by an id that is free by now."""
+    """Whether the lineage was deleted while the turn waited for it, and its name is free by now: to be asked again."""
     is_deleted = session.started is None and session.version > 0
-    return is_deleted and request.names.session_id not in ("", session.root_id)
+    return is_deleted and (request.must_exist or request.names.session_id not in ("", session.root_id))

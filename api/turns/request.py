@@ -20,7 +20,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `route` is where it came in, where that is not named like `api`: an idempotency key is one within it.
     `history` counts those of `opening`, up to and with the last that a model said, which a client resends that names no
     session; 0 where it names one, or resends nothing, or says nothing new behind it.
-    `compact_threshold_tokens` is the request's own limit for a rotation, 0 where it names none.
+    With `must_exist` no session is begun. `compact_threshold_tokens` is the request's own limit for a rotation, 0 where
+    it names none.
     """
 
     tenant: str
@@ -40,6 +41,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     body_digest: bytes = b""
     compact_threshold_tokens: int = 0
     uses_memory: bool = True
+    must_exist: bool = False
     background: bool = False
     history: int = 0
 

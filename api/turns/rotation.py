@@ -119,6 +119,8 @@ class Rotations:
         cut = compress.cut_of(session.transcript, new, size, wanted.threshold_tokens)
         if cut is None or cut.tokens_saved <= summary.tokens_max(wanted.threshold_tokens):
             return NOT_DUE  # a summary might take as much as it saves
+        if self._is_silent(wanted):
+            return Outcome(uncompressed=ModelTimeout.code)  # said in the log when it was found out
         try:
             rotated = await self._once(session, wanted, size, cut, None if session.started else start())
         except ModelError as error:
@@ -150,6 +152,10 @@ class Rotations:
         if rotated is None:
             raise TurnInProgress("another turn of this session is still running")
         return rotated
+
+    def _is_silent(self, wanted: Wanted) -> bool:
+        """Whether the model was too slow to summarise a moment ago."""
+        return time.monotonic() < self._silent_until_s.get(_summariser_of(wanted), 0.0)
 
     def _wanted(self, request: TurnRequest) -> Wanted:
         limits = self._limits(request.model)
@@ -189,7 +195,7 @@ class Rotations:
         tokens_per_character = compress.tokens_per_character(middle, size)
         order = Order(
             messages=middle,
-            model=wanted.limits.summary_model or wanted.model,
+            model=_summariser_of(wanted),
             told=wanted.limits.summary_prompt,
             focus=wanted.focus,
             characters_max=summary.characters_max(wanted.threshold_tokens, tokens_per_character),
@@ -233,14 +239,16 @@ class Rotations:
         return Summary(text, order.model, answer.usage) if text else Summary(summary.deterministic(order))
 
     async def _ask(self, summariser: Model, order: Order) -> Answer:
-        if time.monotonic() < self._silent_until_s.get(order.model, 0.0):
-            raise ModelTimeout("the model server was too slow to summarise a moment ago")
         try:
             async with asyncio.timeout(SUMMARY_S):
                 return await summariser.complete(summary.prompt_for(order))
         except (ModelTimeout, TimeoutError) as error:
             self._silent_until_s = {order.model: time.monotonic() + COOLING_S}
             raise ModelTimeout(str(error) or f"no summary within {SUMMARY_S:g} s") from error
+
+
+def _summariser_of(wanted: Wanted) -> str:
+    return wanted.limits.summary_model or wanted.model
 
 
 def _is_passing(error: ModelError) -> bool:

@@ -52,6 +52,7 @@ def turn_request(
         api="chat",
         route="session_chat",
         names=Names(session_id=session_id),
+        must_exist=True,
         model=asked.model or "",
         items=(item,),
         opening=(item,),

@@ -12,6 +12,8 @@ from api.wire.checks import Metadata
 from api.wire.decode import body_of, encode
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity, check_session_id
 
+RESERVED = frozenset({"search"})  # what stands in an id's place in a path
+
 
 class CreateRequest(msgspec.Struct):
     """A session to be made. Whatever else a body holds is passed over, as the older system does."""
@@ -105,6 +107,8 @@ def wanted_id(asked: CreateRequest | ForkRequest) -> str:
     if UNPRINTABLE.search(session_id):
         raise Problem("Invalid session ID: it holds control characters.", param=param, code="invalid_session_id")
     check_session_id(session_id, param)
+    if session_id in RESERVED:
+        raise Problem(f"'{session_id}' is a route's name: choose another.", param=param, code="invalid_session_id")
     return session_id
 
 
