@@ -303,7 +303,7 @@ def conversation_stream(tenant: str, name: str) -> str:
     return f"conversation/{tenant}/{name}"
 
 
-@lru_cache(maxsize=4_096)  # a turn asks some ten times
+@lru_cache(maxsize=1_024)  # a turn asks some ten times
 def parse_stream(stream: str) -> StreamName:
     """The parts of a stream's name. A tenant never holds a slash; a conversation's name may."""
     category, tenant, name = stream.split("/", 2)

@@ -1,10 +1,19 @@
 """Turns that were found, read from the log: what an index of words leads to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from eventstore.log import EventLog, Recorded
 from projections.session import Turn
+
+
+class Index(Protocol):
+    """Searches the views."""
+
+    async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:
+        """The rows that `sql` finds, once the views have got to that position; by default to the head of the log."""
+        ...
 
 
 class Found(Turn, gc=False, kw_only=True):

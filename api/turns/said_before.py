@@ -10,12 +10,12 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
 from api.turns.memory import PASSAGE_CHARACTERS_MAX, PASSAGES_MAX, MemoryUnavailable, Passage, Question, passage_of
-from api.turns.said import Found, turns_at
+from api.turns.said import Found, Index, turns_at
 from api.turns.spoken import Spoken
 from eventstore.events import Recalled, parse_stream
 from eventstore.log import EventLog, LogError
@@ -50,14 +50,6 @@ class _Message(NamedTuple):
     turn: Found
     number: int
     said: Said
-
-
-class Index(Protocol):
-    """Searches the views."""
-
-    async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:
-        """The rows that `sql` finds, once the views have got to that position; by default to the head of the log."""
-        ...
 
 
 class SaidBefore:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.turns.directory import Directory, Views
+from api.turns.directory import Directory
 from api.turns.query import Term, for_index, for_texts, terms
 from api.turns.request import Names
-from api.turns.said import Found, turns_at
+from api.turns.said import Found, Index, turns_at
 from eventstore.events import TurnCompleted, lineage_stream
 from eventstore.log import EventLog
 from projections import passages
@@ -64,7 +64,7 @@ class _Match(NamedTuple):
 class Search:
     """For all tenants; nobody finds what is another's."""
 
-    def __init__(self, log: EventLog, views: Views, directory: Directory) -> None:
+    def __init__(self, log: EventLog, views: Index, directory: Directory) -> None:
         self._log = log
         self._views = views
         self._directory = directory
@@ -92,14 +92,14 @@ class Search:
         if len(session_id) > ID_CHARACTERS_MAX:
             return []
         place = await self._directory.find(tenant, Names(session_id=session_id))
-        rows = await self._views.fetch(passages.LINEAGE, (lineage_stream(tenant, place.root_id),)) if place else ()
+        rows = await self._views.search(passages.LINEAGE, (lineage_stream(tenant, place.root_id),)) if place else ()
         lineages = await self._lineages(tenant, [row[0] for row in rows]) if rows else {}
         return [Hit(lineage=lineage, snippet=lineage.title) for lineage in lineages.values()]
 
     async def _titled(self, tenant: str, asked: Sequence[Term]) -> list[Hit]:
         """The lineages whose titles match, best first, of those that began last."""
         query = for_index(asked, tenant_mark(tenant))
-        rows = await self._views.fetch(passages.FIND_TITLES, (query, TITLES_MAX)) if asked else ()
+        rows = await self._views.search(passages.FIND_TITLES, (query, TITLES_MAX)) if asked else ()
         if not rows:
             return []
         lineages = list((await self._lineages(tenant, [row[0] for row in rows])).values())
@@ -110,7 +110,7 @@ class Search:
     async def _said(self, tenant: str, asked: Sequence[Term]) -> AsyncIterator[Hit]:
         """The lineages in which it was said, block by block, the best of a block first; some more than once."""
         query = for_index(asked, tenant_mark(tenant))
-        rows = await self._views.fetch(passages.FIND, (query, MATCHES_MAX))
+        rows = await self._views.search(passages.FIND, (query, MATCHES_MAX))
         matches = [_Match(*row) for row in rows]
         if all(len(term.words) == 1 for term in asked):
             matches = list(_newest_of_each(matches))
@@ -124,7 +124,7 @@ class Search:
                 yield _hit(lineages[block[number].lineage], turns[number], snippet, is_output=is_output)
 
     async def _lineages(self, tenant: str, ids: Iterable[int]) -> dict[int, Lineage]:
-        rows = await self._views.fetch(passages.LINEAGES, (tenant, msgspec.json.encode(list(ids)).decode()))
+        rows = await self._views.search(passages.LINEAGES, (tenant, msgspec.json.encode(list(ids)).decode()))
         return {row[0]: Lineage(*row) for row in rows}
 
 
