@@ -30,7 +30,7 @@ from eventstore.events import (
 )
 from eventstore.log import Recorded
 from projections.messages import input_messages
-from projections.text import text_of
+from projections.text import spoken
 from projections.view import Deletion, Statement, View
 
 TOKENIZER = "unicode61 remove_diacritics 2"
@@ -221,11 +221,11 @@ def _marks(tenant: str, root_id: str) -> str:
 
 
 def _input(started: TurnStarted) -> str:
-    return " " + text_of(input_messages(started)).replace(MARK, " ")
+    return " " + spoken(input_messages(started)).replace(MARK, " ")
 
 
 def _output(completed: TurnCompleted) -> str:
-    return " " + text_of(completed.output).replace(MARK, " ")
+    return " " + spoken(completed.output).replace(MARK, " ")
 
 
 VIEW = View(

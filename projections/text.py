@@ -46,7 +46,7 @@ def said_in(message: bytes) -> Said:
     return Said(role, text[:MESSAGE_CHARACTERS_MAX])
 
 
-def text_of(messages: Sequence[bytes]) -> str:
+def spoken(messages: Sequence[bytes]) -> str:
     """What the messages say, one below the other; of more than `TURN_CHARACTERS_MAX` the last ones."""
     if len(messages) == 1:
         return said_in(messages[0]).text

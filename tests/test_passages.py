@@ -25,7 +25,7 @@ from projections.passages import MARK, quoted, scope_mark, tenant_mark
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
 from projections.store import Snapshot, ViewStore
-from projections.text import TOOL_CHARACTERS_MAX, Said, said_in, text_of
+from projections.text import TOOL_CHARACTERS_MAX, Said, said_in, spoken
 from projections.view import Deletion
 from tests.support.facts import STREAM, completed, recorded, session_started, started
 
@@ -277,5 +277,5 @@ def test_of_very_many_messages_the_last_ones_count() -> None:
     messages = [
         b'{"role":"user","content":"%s"}' % (letter * 20_000) for letter in (b"a", b"b", b"c", b"d", b"e", b"f")
     ]
-    text = text_of([*messages, b'{"role":"user","content":"g"}'])
+    text = spoken([*messages, b'{"role":"user","content":"g"}'])
     assert (text[-1], text[0], len(text)) == ("g", "b", 100_000 + 5)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from eventstore.events import ForkPoint, SessionDeleted, SessionStarted, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, Recorded
-from projections.session import NOTHING, Inherited, Session
+from projections.session import NOTHING, Inherited, Session, Turn
 
 WEIGHT_MAX_BYTES = 48_000_000
 
@@ -49,6 +49,13 @@ class Sessions:
     async def whole(self, stream: str) -> Session:
         """The lineage with all its generations, read anew: for what is older than the last rotation."""
         return await self._fold(stream, await self._log.read(stream), keeps_past=True)
+
+    async def find(self, session: Session, turn_id: str) -> Turn | None:
+        """A turn that began in the session's lineage, however many rotations ago."""
+        turn = session.find(turn_id)
+        if turn or session.generation == 1:
+            return turn
+        return (await self.whole(session.stream)).find(turn_id)
 
     async def up_to(self, session: Session, turn_id: str) -> Inherited | None:
         """What a fork behind one of the session's turns inherits, however old; None where it is not part of it."""

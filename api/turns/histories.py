@@ -45,7 +45,7 @@ class Histories:
         newest = session.newest
         if newest and newest.turn_id == turn_id:
             return _is_of(session, newest, asked_scope(request))
-        turn = session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
+        turn = await self._sessions.find(session, turn_id)
         return turn is not None and _is_of(session, turn, asked_scope(request))
 
     def learn(self, session: Session, turn: Turn) -> None:

@@ -175,7 +175,7 @@ class Keys:
         sessions, stream = self._lineages.sessions, lineage_stream(request.tenant, root_id)
         while True:
             session = await sessions.get(stream)
-            turn = session.find(turn_id) or (await sessions.whole(stream)).find(turn_id)
+            turn = await sessions.find(session, turn_id)
             if turn is None or not _counts(turn, is_over=self._is_left(turn)):
                 return None
             _check_same(digest, request)

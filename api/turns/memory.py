@@ -122,7 +122,7 @@ async def recollected(sessions: Sessions, tenant: str, recalled: Sequence[Recall
 
 async def _recalled_again(sessions: Sessions, tenant: str, where: Recalled) -> Passage | None:
     session = await sessions.get(lineage_stream(tenant, where.root_id))
-    turn = session.find(where.turn_id) or (await sessions.whole(session.stream)).find(where.turn_id)
+    turn = await sessions.find(session, where.turn_id)
     return passage_of(where, turn) if turn else None  # of a session that was deleted since
 
 

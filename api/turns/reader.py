@@ -49,7 +49,7 @@ class Reader:
     async def _turn(self, tenant: str, root_id: str, turn_id: str) -> tuple[Session, Turn | None]:
         """A turn of the lineage, however old."""
         session = await self._sessions.get(lineage_stream(tenant, root_id))
-        return session, session.find(turn_id) or (await self._sessions.whole(session.stream)).find(turn_id)
+        return session, await self._sessions.find(session, turn_id)
 
     async def whole_session(self, tenant: str, session_id: str) -> Session:
         """The same, with everything that was said before its last rotation; raises `SessionNotFound`."""

@@ -21,7 +21,7 @@ from eventstore.log import EventLog
 from projections import passages
 from projections.passages import tenant_mark
 from projections.shortlist import BEGIN, CUT, END, Words, ranked
-from projections.text import said_in, text_of
+from projections.text import said_in, spoken
 
 MATCHES_MAX = 1_000
 TITLES_MAX = 200
@@ -139,7 +139,7 @@ def _newest_of_each(matches: Iterable[_Match]) -> Iterable[_Match]:
 def _input_and_output(turn: Found) -> tuple[str, str]:
     output = turn.ended.output if turn.ended else ()
     messages = turn.messages
-    return text_of(messages[: len(messages) - len(output)]), text_of(output)
+    return spoken(messages[: len(messages) - len(output)]), spoken(output)
 
 
 def _hit(lineage: Lineage, turn: Found, snippet: str, *, is_output: bool) -> Hit:

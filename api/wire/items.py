@@ -117,18 +117,18 @@ _SPOKEN = ("reasoning_content", "reasoning", "content", "refusal", "tool_calls")
 def _items(turn_id: str, name: str, value: Any) -> list[Item]:
     """The items that one field of an assistant message makes."""
     if name in ("reasoning_content", "reasoning"):
-        return [ReasoningItem(reasoning_id(turn_id), [ReasoningText(value)])] if text_of(value) else []
+        return [ReasoningItem(reasoning_id(turn_id), [ReasoningText(value)])] if string_of(value) else []
     if name == "tool_calls":
         calls = [_fields(call) for call in value] if isinstance(value, list) else []
         return [_call(call_item_id(turn_id, index), call) for index, call in enumerate(calls) if call]
     if name == "refusal":
-        return [MessageItem(message_id(turn_id), [Refusal(value)])] if text_of(value) else []
-    texts = [text_of(_fields(part).get("text")) for part in value] if isinstance(value, list) else [text_of(value)]
+        return [MessageItem(message_id(turn_id), [Refusal(value)])] if string_of(value) else []
+    texts = [string_of(_fields(part).get("text")) for part in value] if isinstance(value, list) else [string_of(value)]
     parts: list[OutputText | Refusal] = [OutputText(text) for text in texts if text]
     return [MessageItem(message_id(turn_id), parts)] if parts else []
 
 
-def text_of(value: Any) -> str:
+def string_of(value: Any) -> str:
     """The text that a field of a model server's message holds; none where it holds something else."""
     return value if isinstance(value, str) else ""
 
@@ -138,8 +138,8 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _call(item_id: str, call: dict[str, Any]) -> Item:
-    call_id = text_of(call.get("id"))
+    call_id = string_of(call.get("id"))
     if custom := _fields(call.get("custom")):
-        return CustomToolCallItem(item_id, call_id, text_of(custom.get("name")), text_of(custom.get("input")))
+        return CustomToolCallItem(item_id, call_id, string_of(custom.get("name")), string_of(custom.get("input")))
     function = _fields(call.get("function"))
-    return FunctionCallItem(item_id, call_id, text_of(function.get("name")), text_of(function.get("arguments")))
+    return FunctionCallItem(item_id, call_id, string_of(function.get("name")), string_of(function.get("arguments")))

@@ -25,7 +25,7 @@ from api.wire.items import (
     call_item_id,
     message_id,
     reasoning_id,
-    text_of,
+    string_of,
 )
 from api.wire.response import ResponseError, response_object
 from projections.session import Turn
@@ -89,11 +89,11 @@ class ResponseStream:
     def _delta(self, delta: dict[str, Any]) -> bytes:
         turn_id = self._turn.turn_id
         frames = b""
-        if thought := text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")):
+        if thought := string_of(delta.get("reasoning_content")) or string_of(delta.get("reasoning")):
             frames += self._say(ReasoningItem(reasoning_id(turn_id)), ReasoningText(""), thought)
-        if text := text_of(delta.get("content")):
+        if text := string_of(delta.get("content")):
             frames += self._say(MessageItem(message_id(turn_id)), OutputText(""), text)
-        if refusal := text_of(delta.get("refusal")):
+        if refusal := string_of(delta.get("refusal")):
             frames += self._say(MessageItem(message_id(turn_id)), Refusal(""), refusal)
         for place, call in enumerate(delta.get("tool_calls") or ()):
             frames += self._call(call, call.get("index", place))
@@ -115,8 +115,8 @@ class ResponseStream:
         custom = custom if isinstance(custom, dict) else None
         said = custom or call.get("function") or {}
         cls = CustomToolCallItem if custom else FunctionCallItem
-        frames, opened = self._opened(cls(item_id, text_of(call.get("id")), text_of(said.get("name"))))
-        if delta := text_of(said.get("input" if custom else "arguments")):
+        frames, opened = self._opened(cls(item_id, string_of(call.get("id")), string_of(said.get("name"))))
+        if delta := string_of(said.get("input" if custom else "arguments")):
             opened.pieces.append(delta)
             kind = "custom_tool_call_input" if custom else "function_call_arguments"
             frames += self._event(f"response.{kind}.delta", **_place(opened), delta=delta)

@@ -11,7 +11,7 @@ from api.models.model import Chunk
 from api.problem import Problem
 from api.turns.directory import RUN
 from api.wire.decode import encode
-from api.wire.items import text_of
+from api.wire.items import string_of
 from api.wire.runs import US_PER_S, event_fields, run_end
 from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed
 from projections.messages import fields
@@ -39,7 +39,7 @@ class RunStream:
 
     def piece(self, chunk: Chunk) -> bytes:
         """What a chunk of the model's answer brings."""
-        texts = [text_of(choice.delta.get("content")) for choice in chunk.choices if choice.index == 0]
+        texts = [string_of(choice.delta.get("content")) for choice in chunk.choices if choice.index == 0]
         return b"".join(self._next("message.delta", delta=text) for text in texts if text)
 
     def ending(self, turn: Turn) -> bytes:
@@ -59,7 +59,9 @@ class RunStream:
 
     def _thought(self, done: TurnCompleted) -> bytes:
         said = [fields(data) for data in done.output]
-        thoughts = [text_of(message.get("reasoning_content")) or text_of(message.get("reasoning")) for message in said]
+        thoughts = [
+            string_of(message.get("reasoning_content")) or string_of(message.get("reasoning")) for message in said
+        ]
         return b"".join(self._next("reasoning.available", text=text) for text in thoughts if text)
 
     def _completed(self, turn: Turn, done: TurnCompleted) -> bytes:

@@ -13,7 +13,7 @@ from api.wire.checks import Part, check_content
 from api.wire.decode import body_of, digest_of, encode
 from api.wire.frames import frame
 from api.wire.headers import Continuity
-from api.wire.items import text_of
+from api.wire.items import string_of
 from eventstore.events import TurnCompleted
 from projections.messages import chat_content, fields
 from projections.session import Turn
@@ -115,8 +115,8 @@ def _said(turn: Turn) -> dict[str, Any]:
 
 def _words(content: Any) -> str:
     if isinstance(content, list):
-        return "".join(text_of(part.get("text")) for part in content if isinstance(part, dict))
-    return text_of(content)
+        return "".join(string_of(part.get("text")) for part in content if isinstance(part, dict))
+    return string_of(content)
 
 
 def _usage(turn: Turn) -> Usage:
@@ -141,7 +141,7 @@ class SessionStream:
 
     def piece(self, chunk: Chunk) -> bytes:
         """What the next chunk of the model's answer brings: its text. Tools are told of when they are whole."""
-        texts = (text_of(choice.delta.get("content")) for choice in chunk.choices if choice.index == 0)
+        texts = (string_of(choice.delta.get("content")) for choice in chunk.choices if choice.index == 0)
         return b"".join(
             self._event("assistant.delta", message_id=self._message_id, delta=text) for text in texts if text
         )
@@ -166,9 +166,9 @@ class SessionStream:
         """A tool that the model wants called; whether it is, and what comes of it, is the client's."""
         called = call.get("function") or call.get("custom")
         called = called if isinstance(called, dict) else {}
-        text = text_of(called.get("arguments")) or text_of(called.get("input"))
+        text = string_of(called.get("arguments")) or string_of(called.get("input"))
         args = fields(text.encode(errors="replace")) or None
-        name = text_of(called.get("name"))
+        name = string_of(called.get("name"))
         return self._event("tool.started", message_id=self._message_id, tool_name=name, preview=text or None, args=args)
 
     def _event(self, name: str, **payload: Any) -> bytes:
