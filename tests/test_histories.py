@@ -16,8 +16,9 @@ from eventstore.sqlite import SqliteLog
 from projections import histories
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
-from projections.session import Session, Turn
+from projections.session import Session
 from projections.store import Snapshot, ViewStore
+from projections.turn import Turn
 from projections.views import VIEWS
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started, user
 from tests.support.upstream import Message

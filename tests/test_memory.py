@@ -37,7 +37,8 @@ from eventstore.events import Recalled, SessionDeleted, TurnStarted, lineage_str
 from eventstore.log import LogUnavailable
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 from projections.views import VIEWS
 from tests.support.facts import assistant, completed, started, user
 from tests.support.server import Server, serving

@@ -10,7 +10,7 @@ from api.models.model import Choice, Chunk
 from api.turns import decide
 from api.turns.replayed import chunks_of
 from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed
-from projections.session import Turn
+from projections.turn import Turn
 from tests.support.facts import T0_US, assistant, completed, started
 
 USAGE = b'{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}'

@@ -13,7 +13,8 @@ from api.turns.decide import Failure, Said
 from api.turns.replayed import chunks_of
 from api.wire.run_stream import ATTEMPT, CLOSED, RunStream
 from eventstore.events import TurnCancelled, TurnRestarted
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 from tests.support.facts import STREAM, T0_US, recorded, session_started, started
 from tests.support.runs import parsed, said
 

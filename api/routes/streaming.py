@@ -14,7 +14,7 @@ from api.problem import Problem
 from api.routes.events import EventStream
 from api.turns.open_turn import LiveTurn
 from api.wire.headers import Continuity
-from projections.session import Turn
+from projections.turn import Turn
 
 
 class Writer(Protocol):

@@ -25,7 +25,7 @@ from api.turns.request import TurnRequest
 from api.turns.service import Turns
 from eventstore.log import LogError
 from projections import sessions as session_list
-from projections.session import Turn
+from projections.turn import Turn
 
 BATCH = 100  # chunks that a follower is given at once, before others have their turn
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from eventstore.events import ForkPoint, SessionDeleted, SessionStarted, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, Recorded
-from projections.session import NOTHING, Inherited, Session, Turn
+from projections.session import NOTHING, Inherited, Session
+from projections.turn import Turn
 
 WEIGHT_MAX_BYTES = 48_000_000
 

@@ -19,7 +19,8 @@ from api.turns.request import TurnRequest
 from api.turns.summary import is_summary
 from eventstore.events import TurnCompleted, TurnStarted
 from projections.messages import input_messages, size_bytes
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 from projections.usage import tokens_of
 
 HEAD_MESSAGES_MAX = 3

@@ -28,7 +28,8 @@ from eventstore.events import (
     TurnFailed,
     TurnStarted,
 )
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 NOTHING_NEW = "there is nothing new behind the last assistant message: send the next user or tool message"
 

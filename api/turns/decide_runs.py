@@ -2,7 +2,8 @@
 
 from api.turns.refusals import TurnNotOpen
 from eventstore.events import Event, TurnRestarted
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 
 def can_restart(turn: Turn) -> bool:

@@ -33,8 +33,9 @@ from api.turns.request import Names, TurnRequest
 from eventstore.events import lineage_stream
 from eventstore.log import LogError, LogUnavailable
 from projections.runner import ViewsUnavailable
-from projections.session import Session, Turn
+from projections.session import Session
 from projections.store import ViewsUnusable
+from projections.turn import Turn
 
 WAITING_MAX = 1_000
 WAITING_MAX_BYTES = 32_000_000

@@ -17,7 +17,8 @@ from api.turns.refusals import Refusal
 from api.turns.work import Work
 from eventstore.events import CancelReason
 from eventstore.log import LogError
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 _log = structlog.get_logger()
 

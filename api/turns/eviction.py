@@ -24,8 +24,9 @@ from eventstore.events import EvictReason, lineage_stream
 from eventstore.log import LogError
 from projections import responses
 from projections.runner import ViewsUnavailable
-from projections.session import Session, Turn
+from projections.session import Session
 from projections.store import ViewsUnusable
+from projections.turn import Turn
 
 SWEEP_S = 60.0
 BATCH_ROWS = 200

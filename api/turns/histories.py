@@ -12,7 +12,8 @@ from api.turns.history import Scope, asked_scope, digest_asked, scope_of
 from api.turns.request import TurnRequest
 from eventstore.events import TurnCompleted, lineage_stream
 from projections import histories
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 CANDIDATES_MAX = 10  # equal transcripts that are looked at, newest first
 

@@ -18,7 +18,8 @@ import msgspec
 from api.turns.request import TurnRequest
 from eventstore.events import SessionStarted, TurnCompleted, TurnStarted
 from projections.messages import input_messages, messages_of
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 DIGEST_BYTES = 16
 UNKNOWN = b""

@@ -24,7 +24,7 @@ from api.turns.replayed import chunks_of
 from api.turns.request import Names, TurnRequest
 from eventstore.events import CancelReason, Identity, TurnCompleted, lineage_stream
 from projections import idempotency
-from projections.session import Turn
+from projections.turn import Turn
 
 POLL_S = 0.05
 WAITING_MAX = 256

@@ -20,8 +20,9 @@ from api.turns.decide import Fork
 from api.turns.request import TurnRequest
 from eventstore.events import ForkPoint, Recalled, lineage_stream
 from projections.messages import input_messages, messages_of
-from projections.session import Session, Turn
+from projections.session import Session
 from projections.text import said_in
+from projections.turn import Turn
 
 PASSAGES_MAX = 5
 PASSAGE_CHARACTERS_MAX = 500

@@ -11,7 +11,8 @@ from api.models.model import Answer, Chunk, Model, Prompt
 from api.turns.decide import Said
 from api.turns.prompt import prompt_of
 from eventstore.events import CancelReason, SessionStarted
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 # Records the answer, with the lengths of its streamed pieces, and returns the completed turn.
 Complete: TypeAlias = Callable[[Answer, tuple[int, ...]], Awaitable[Turn]]

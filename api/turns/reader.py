@@ -7,9 +7,10 @@ from api.turns.directory import RESPONSE, RUN, Directory, Views, run_not_found, 
 from api.turns.refusals import ResponseNotFound
 from eventstore.events import lineage_stream
 from projections import session_list, sessions
-from projections.session import Session, Turn
+from projections.session import Session
 from projections.session_list import Wanted
 from projections.sessions import SessionRow
+from projections.turn import Turn
 
 FORKS_MAX = 1_000
 

@@ -12,7 +12,7 @@ import msgspec
 from api.models.model import NULL, Choice, Chunk
 from eventstore.events import TurnCompleted
 from projections.messages import fields
-from projections.session import Turn
+from projections.turn import Turn
 
 _ORDER = ("reasoning_content", "reasoning", "content", "refusal", "tool_calls")  # of an answer that came at once
 

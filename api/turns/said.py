@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from eventstore.log import EventLog, Recorded
-from projections.session import Turn
+from projections.turn import Turn
 
 
 class Index(Protocol):

@@ -38,7 +38,8 @@ from api.turns.rotation import Rotations
 from api.turns.work import Work
 from eventstore.events import lineage_stream
 from projections import sessions as session_list
-from projections.session import Session, Turn
+from projections.session import Session
+from projections.turn import Turn
 
 _NAMELESS = Names()
 LOCK_WAIT_S = 60.0

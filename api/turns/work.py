@@ -13,7 +13,7 @@ import structlog
 
 from api.ids import new_id
 from api.turns.refusals import ShuttingDown, TurnNotOpen
-from projections.session import Turn
+from projections.turn import Turn
 
 CLOSE_S = 5.0  # for cancelled turns to be recorded; a client that does not read must not hold up a shutdown
 

@@ -25,7 +25,7 @@ from api.wire.decode import body_of, digest_of, rest_of
 from api.wire.frames import DONE, frame
 from api.wire.headers import Continuity
 from eventstore.events import TurnCompleted
-from projections.session import Turn
+from projections.turn import Turn
 
 ID = "chatcmpl-"
 INSTRUCTION_ROLES = frozenset({"system", "developer"})

@@ -8,7 +8,7 @@ from api.turns.directory import RESPONSE
 from api.wire.items import Item, output_items
 from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
 from projections.messages import fields
-from projections.session import Status, Turn
+from projections.turn import Status, Turn
 from projections.usage import tokens_of
 
 

@@ -28,7 +28,7 @@ from api.wire.items import (
     string_of,
 )
 from api.wire.response import ResponseError, response_object
-from projections.session import Turn
+from projections.turn import Turn
 
 
 class _Part(msgspec.Struct):

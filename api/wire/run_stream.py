@@ -15,7 +15,7 @@ from api.wire.items import string_of
 from api.wire.runs import US_PER_S, event_fields, run_end
 from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed
 from projections.messages import fields
-from projections.session import Turn
+from projections.turn import Turn
 
 ATTEMPT = 1_000_000
 CLOSED = b": stream closed\n\n"

@@ -14,7 +14,7 @@ from api.wire.headers import CHARACTERS_MAX, SESSION_ID, UNPRINTABLE, Continuity
 from api.wire.items import CustomToolCallItem, FunctionCallItem, MessageItem, OutputText, Refusal, output_items
 from api.wire.responses import ResponsesRequest
 from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed
-from projections.session import Turn
+from projections.turn import Turn
 from projections.usage import tokens_of
 
 US_PER_S = 1_000_000

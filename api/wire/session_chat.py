@@ -16,7 +16,7 @@ from api.wire.headers import Continuity
 from api.wire.items import string_of
 from eventstore.events import TurnCompleted
 from projections.messages import chat_content, fields
-from projections.session import Turn
+from projections.turn import Turn
 from projections.usage import tokens_of
 
 

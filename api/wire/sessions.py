@@ -7,8 +7,9 @@ import msgspec
 from api.wire.session_list import Page, cursor_behind
 from eventstore.events import TurnCompleted, TurnFailed
 from projections.messages import fields
-from projections.session import Session, Status, Turn
+from projections.session import Session
 from projections.sessions import DEFAULT_SOURCE, SessionRow
+from projections.turn import Status, Turn
 
 
 class SessionEntry(msgspec.Struct, kw_only=True):
