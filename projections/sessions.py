@@ -29,7 +29,8 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
-from projections.messages import fields, text_of
+from projections.messages import fields
+from projections.text import said_in
 from projections.usage import tokens_of
 from projections.view import Statement, View
 
@@ -255,10 +256,10 @@ def stored_source(source: str) -> str:
 def preview(started: TurnStarted) -> str:
     """The first user message on one line, cut short. Both dialects name the role and the text alike."""
     for data in started.items:
-        item = fields(data)
-        if item.get("role") == "user":
+        said = said_in(data)
+        if said.role == "user":
             # Little more is looked at than is shown: messages may be long, and this is done for every turn.
-            line = " ".join(text_of(item.get("content"))[: 4 * PREVIEW_CHARACTERS].split())
+            line = " ".join(said.text[: 4 * PREVIEW_CHARACTERS].split())
             return line if len(line) <= PREVIEW_CHARACTERS else line[:PREVIEW_CHARACTERS] + "..."
     return ""
 

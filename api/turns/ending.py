@@ -1,8 +1,6 @@
 """How a turn that did not complete is closed in the log."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from functools import partial
 
 import structlog
@@ -34,17 +32,6 @@ class Ending:
         self._work = work
         self._restarts_runs = restarts_runs
 
-    @contextlib.asynccontextmanager
-    async def of(self, session: Session, turn: OpenTurn) -> AsyncIterator[None]:
-        """Inside, the turn is worked on; however the body ends, it is closed in the log."""
-        try:
-            yield
-        except BaseException as error:
-            await self._close(session, turn, error)
-            raise
-        finally:
-            self._work.end(turn.turn.turn_id)
-
     def can_restart(self, turn: Turn) -> bool:
         """Whether the open turn is to be started again instead of cancelled, where it was cut short."""
         return self._restarts_runs and decide_runs.can_restart(turn)
@@ -53,8 +40,8 @@ class Ending:
         is_cut = self._work.is_draining and turn.cancel_reason != "client"
         return "shutdown" if is_cut else turn.cancel_reason
 
-    async def _close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
-        """Record how the turn ended."""
+    async def close(self, session: Session, turn: OpenTurn, error: BaseException) -> None:
+        """Record how a turn ended that was left with `error`."""
         turn_id, said = turn.turn.turn_id, turn.partial()
         if session.open is None or session.open.turn_id != turn_id:
             return  # it had ended before: only the way to the client was cut

@@ -31,14 +31,14 @@ class Entrance:
         while True:
             if request.must_exist:
                 await self._lineages.directory.session(request.tenant, request.names.session_id)
-            matched = await self._histories.find(request)
+            matched = await self._histories.find(request) if request.history else None
             place = matched or await self._lineages.directory.place(request.tenant, request.names)
             stream = lineage_stream(request.tenant, place.root_id)
             await self._lineages.line.enter(stream)
             try:
                 session = await self._lineages.sessions.get(stream)
                 is_moved = _leads_elsewhere(request, session)
-                if not is_moved and await self._goes_on(session, place, is_matched=matched is not None):
+                if not is_moved and (not place.after or await self._goes_on(session, place, matched is not None)):
                     return session, None
                 fork = None if is_moved else await self._fork(request, session, place, is_matched=matched is not None)
             except BaseException:
@@ -50,10 +50,8 @@ class Entrance:
                 await self._lineages.line.enter(forked.stream)
                 return fork
 
-    async def _goes_on(self, session: Session, place: Place, *, is_matched: bool) -> bool:
+    async def _goes_on(self, session: Session, place: Place, is_matched: bool) -> bool:
         """Whether the turn joins the session's end; raises `PreviousNotFound` where it may not even fork."""
-        if not place.after:
-            return True
         if not is_matched:
             await self._eviction.continue_from(session, place.after)
         return session.newest is not None and session.newest.turn_id == place.after

@@ -67,6 +67,11 @@ class Eviction:
         self._tenants: dict[str, _Stored] = {}
         self._has_looked = False  # for tenants that were over the limit before this process
 
+    @property
+    def counts(self) -> bool:
+        """Whether the number of responses is limited."""
+        return bool(self._max)
+
     async def read(self, tenant: str, response_id: str) -> tuple[Session, Turn]:
         """The turn behind a response's id, and its session: a use of it. Raises `ResponseNotFound`."""
         session, turn = await self._lineages.reader.response(tenant, response_id)

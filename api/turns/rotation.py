@@ -11,7 +11,7 @@ not to be had back, and the network will be. Where it answers with something els
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -58,6 +58,14 @@ class Wanted(NamedTuple):
     focus: str = ""
 
 
+class Due(NamedTuple):
+    """A rotation, as far as it is decided: what is wanted, how long the prompt would be, and where it is cut."""
+
+    wanted: Wanted
+    size: Size
+    cut: Cut
+
+
 class Summary(NamedTuple):
     """A summary's text, who wrote it, and what that took (a usage object, JSON)."""
 
@@ -102,29 +110,30 @@ class Rotations:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def before_turn(
-        self, session: Session, request: TurnRequest, beside_bytes: int, start: Callable[[], SessionStarted]
-    ) -> Outcome:
-        """Rotate where the prompt of `request` would be too long, with `beside_bytes` of context from elsewhere.
+    def due(self, session: Session, request: TurnRequest, beside_bytes: int) -> Due | None:
+        """The rotation that must come before a turn, as its prompt would be too long; None where none must.
 
-        `start` makes the fact that begins the lineage, for a fork that is to begin compressed. Raises `LogError`.
+        `beside_bytes` of context from elsewhere are part of the prompt.
         """
-        wanted = self._wanted(request)
-        if not wanted.threshold_tokens or not session.transcript:
-            return NOT_DUE
+        wanted, transcript = self._wanted(request), session.transcript
+        if not wanted.threshold_tokens or not transcript or session.open:
+            return None
         size = compress.size_of(session, compress.asked_bytes(session, request) + beside_bytes)
-        if size.tokens <= wanted.threshold_tokens or session.open:
-            return NOT_DUE
-        new = compress.new_messages(request, session)
-        cut = compress.cut_of(session.transcript, new, size, wanted.threshold_tokens)
+        if size.tokens <= wanted.threshold_tokens:
+            return None
+        cut = compress.cut_of(transcript, compress.new_messages(request, session), size, wanted.threshold_tokens)
         if cut is None or cut.tokens_saved <= summary.tokens_max(wanted.threshold_tokens):
-            return NOT_DUE  # a summary might take as much as it saves
-        if self._is_silent(wanted):
+            return None  # a summary might take as much as it saves
+        return Due(wanted, size, cut)
+
+    async def before_turn(self, session: Session, due: Due, started: SessionStarted | None) -> Outcome:
+        """Rotate. `started` begins the lineage of a fork that is to begin compressed. Raises `LogError`."""
+        if self._is_silent(due.wanted):
             return Outcome(uncompressed=ModelTimeout.code)  # said in the log when it was found out
         try:
-            rotated = await self._once(session, wanted, size, cut, None if session.started else start())
+            rotated = await self._once(session, due, started)
         except ModelError as error:
-            why = {"tokens": size.tokens, "code": error.code, "reason": str(error)}
+            why = {"tokens": due.size.tokens, "code": error.code, "reason": str(error)}
             _log.warning("the session was not compressed", session_id=session.session_id, **why)
             return Outcome(uncompressed=error.code)
         return Outcome(is_rotated=rotated is not None)
@@ -148,7 +157,7 @@ class Rotations:
         if cut is None:
             raise NothingToCompress("the session is too short: a summary would save too little")
         wanted = Wanted(limits.threshold_tokens or size.tokens, limits, model, "manual", focus)
-        rotated = await self._once(session, wanted, size, cut, None)
+        rotated = await self._once(session, Due(wanted, size, cut), None)
         if rotated is None:
             raise TurnInProgress("another turn of this session is still running")
         return rotated
@@ -166,18 +175,14 @@ class Rotations:
     def _limits(self, model: str) -> Compression:
         return self._models.get(model, self._default)
 
-    async def _once(
-        self, session: Session, wanted: Wanted, size: Size, cut: Cut, started: SessionStarted | None
-    ) -> CompressionRotated | None:
+    async def _once(self, session: Session, due: Due, started: SessionStarted | None) -> CompressionRotated | None:
         """Rotate, or wait for who is at it. A client that hangs up meanwhile takes nothing with it: the summary is paid
         for, and its next request finds the session compressed.
         """
         stream = session.stream
         task = self._going_on.get(stream)
         if task is None:
-            task = self._going_on[stream] = asyncio.create_task(
-                self._rotate(session, wanted, size, cut, started), name="rotation"
-            )
+            task = self._going_on[stream] = asyncio.create_task(self._rotate(session, due, started), name="rotation")
             task.add_done_callback(lambda done: self._ended(stream, done))
         return await asyncio.shield(task)
 
@@ -186,10 +191,9 @@ class Rotations:
         if not task.cancelled():
             task.exception()  # told to whoever waited, if anybody still did
 
-    async def _rotate(
-        self, session: Session, wanted: Wanted, size: Size, cut: Cut, started: SessionStarted | None
-    ) -> CompressionRotated | None:
+    async def _rotate(self, session: Session, due: Due, started: SessionStarted | None) -> CompressionRotated | None:
         """Have a summary made and move the lineage on; None where the session has moved on meanwhile."""
+        wanted, size, cut = due
         transcript = tuple(session.transcript)
         middle = transcript[cut.head : cut.tail_at]
         tokens_per_character = compress.tokens_per_character(middle, size)

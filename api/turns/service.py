@@ -34,7 +34,7 @@ from api.turns.memory import UNTOLD, Memory, Remembered, recollected, remember
 from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
 from api.turns.refusals import LineageBusy, TurnInProgress
 from api.turns.request import Names, TurnRequest
-from api.turns.rotation import Rotations
+from api.turns.rotation import NOT_DUE, Rotations
 from api.turns.work import Work
 from eventstore.events import lineage_stream
 from projections import sessions as session_list
@@ -128,8 +128,13 @@ class Turns:
             session, fork = await self._entrance.enter(request)
             try:
                 turn = await self._begin(session, request, await self._prepare(session, request, fork))
-                async with self._ending.of(session, turn):
+                try:
                     yield turn
+                except BaseException as error:
+                    await self._ending.close(session, turn, error)
+                    raise
+                finally:
+                    self.work.end(turn.turn.turn_id)
             finally:
                 self._entrance.leave(session)
 
@@ -147,8 +152,13 @@ class Turns:
                 recalled = session.open.started.recalled
                 context = await recollected(self._lineages.sessions, tenant, recalled)
                 turn = self._work_on(session, context)
-                async with self._ending.of(session, turn):
+                try:
                     yield turn
+                except BaseException as error:
+                    await self._ending.close(session, turn, error)
+                    raise
+                finally:
+                    self.work.end(turn_id)
 
     @contextlib.asynccontextmanager
     async def _unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
@@ -206,11 +216,11 @@ class Turns:
         remembered = UNTOLD
         if self._memory and request.session_key and request.uses_memory:
             remembered = await remember(self._memory, self._lineages.sessions, session, request, fork)
-        begin = partial(self._command, session, request, Prepared(fork))
-        beside_bytes = sum(map(len, remembered.context))
-        outcome = await self._rotations.before_turn(
-            session, request, beside_bytes, lambda: decide.session_started(begin())
-        )
+        outcome = NOT_DUE
+        beside_bytes = sum(map(len, remembered.context)) if remembered.context else 0
+        if due := self._rotations.due(session, request, beside_bytes):
+            started = None if is_there else decide.session_started(self._command(session, request, Prepared(fork)))
+            outcome = await self._rotations.before_turn(session, due, started)
         marks = PLAIN
         if outcome.mark or remembered.recalled:
             marks = Marks(compression=outcome.mark, recalled=len(remembered.recalled))
@@ -255,7 +265,8 @@ class Turns:
             await self._lineages.commit(session, decision)
             if is_nameless:
                 self._histories.learn(session, turn)
-            await self._eviction.made(session, turn)
+            if self._eviction.counts:
+                await self._eviction.made(session, turn)
             return turn
 
         return OpenTurn(self._model, session, turn, complete, context=context, marks=marks)
