@@ -128,6 +128,9 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     else its answer held (log probabilities, fingerprints), both JSON or empty. `delta_lengths` counts the characters
     of each piece of text as it was streamed. `history_digest` is that of all that was said up to and with this turn, by
     which a client that resends it is known again.
+
+    Where something else than content was streamed too, `delta_fields` says of each piece what it was a piece of, and
+    where it was streamed with log probabilities, `delta_tokens` how many of them came with it.
     """
 
     turn_id: str
@@ -139,6 +142,8 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     extra: bytes = b""
     delta_lengths: tuple[int, ...] = ()
     history_digest: bytes = b""
+    delta_fields: tuple[int, ...] = ()
+    delta_tokens: tuple[int, ...] = ()
 
 
 class TurnFailed(Fact, frozen=True, kw_only=True):
@@ -150,6 +155,8 @@ class TurnFailed(Fact, frozen=True, kw_only=True):
     status: int
     output: tuple[bytes, ...] = ()
     delta_lengths: tuple[int, ...] = ()
+    delta_fields: tuple[int, ...] = ()
+    delta_tokens: tuple[int, ...] = ()
 
 
 class TurnCancelled(Fact, frozen=True, kw_only=True):
@@ -159,6 +166,8 @@ class TurnCancelled(Fact, frozen=True, kw_only=True):
     reason: CancelReason
     output: tuple[bytes, ...] = ()
     delta_lengths: tuple[int, ...] = ()
+    delta_fields: tuple[int, ...] = ()
+    delta_tokens: tuple[int, ...] = ()
 
 
 class CompressionRotated(Fact, frozen=True, kw_only=True):
@@ -198,6 +207,36 @@ class ResponseEvicted(Fact, frozen=True, kw_only=True):
     reason: EvictReason
 
 
+class ResponseAnnotated(Fact, frozen=True, kw_only=True):
+    """The client's own notes on a stored response were replaced: a JSON object of strings."""
+
+    turn_id: str
+    metadata: bytes
+
+
+class ItemsAdded(Fact, frozen=True, kw_only=True):
+    """Items joined the transcript without a model being asked: a turn of their own, which nobody answers.
+
+    `items` are Responses items, each one JSON object as the client sent it.
+    """
+
+    turn_id: str
+    items: tuple[bytes, ...]
+
+
+class ItemRemoved(Fact, frozen=True, kw_only=True):
+    """An item is no longer part of the transcript. The turn that it came in with stays, without it.
+
+    Where a compression has kept its message, that is number `base` of the messages that the session begins with, and
+    `rest` is what remains of it: one chat message (JSON), empty where nothing does.
+    """
+
+    turn_id: str
+    item_id: str
+    base: int = -1
+    rest: bytes = b""
+
+
 class SessionRenamed(Fact, frozen=True, kw_only=True):
     """The lineage's newest session has another title."""
 
@@ -221,10 +260,24 @@ class SessionDeleted(Fact, frozen=True, kw_only=True):
 
 
 class ConversationCreated(Fact, frozen=True, kw_only=True):
-    """A name was claimed, with the root session id that it leads to; again in its stream once that was deleted."""
+    """A name was claimed, with the root session id that it leads to; again in its stream once that was deleted.
+
+    `metadata` are the client's own notes: a JSON object of strings, or empty.
+    """
 
     name: str
     session_id: str
+    metadata: bytes = b""
+
+
+class ConversationUpdated(Fact, frozen=True, kw_only=True):
+    """The client's own notes on the conversation were replaced: a JSON object of strings."""
+
+    metadata: bytes
+
+
+class ConversationDeleted(Fact, frozen=True, kw_only=True):
+    """The name leads nowhere any more. The session that it led to goes on under its own ids."""
 
 
 Event: TypeAlias = (
@@ -237,11 +290,16 @@ Event: TypeAlias = (
     | CompressionRotated
     | ConversationAdvanced
     | ResponseEvicted
+    | ResponseAnnotated
+    | ItemsAdded
+    | ItemRemoved
     | SessionRenamed
     | SessionAnnotated
     | SessionEnded
     | SessionDeleted
     | ConversationCreated
+    | ConversationUpdated
+    | ConversationDeleted
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)

@@ -20,6 +20,11 @@ from eventstore.events import (
     CompressionRotated,
     ConversationAdvanced,
     ConversationCreated,
+    ConversationDeleted,
+    ConversationUpdated,
+    ItemRemoved,
+    ItemsAdded,
+    ResponseAnnotated,
     ResponseEvicted,
     SessionAnnotated,
     SessionDeleted,
@@ -35,18 +40,23 @@ from eventstore.events import (
 )
 from eventstore.log import Recorded
 from projections.messages import size_bytes
-from projections.turn import Ended, Turn
+from projections.turn import Ended, Turn, added
 
 Rarer: TypeAlias = (
     SessionStarted
     | TurnRestarted
     | CompressionRotated
     | ResponseEvicted
+    | ResponseAnnotated
+    | ItemsAdded
+    | ItemRemoved
     | SessionRenamed
     | SessionAnnotated
     | SessionEnded
     | SessionDeleted
     | ConversationCreated
+    | ConversationUpdated
+    | ConversationDeleted
 )
 
 _SESSION_OVERHEAD_BYTES = 1_500
@@ -107,6 +117,7 @@ class Session:
         "newest",
         "open",
         "past",
+        "removed_position",
         "started",
         "stream",
         "tenant",
@@ -121,6 +132,7 @@ class Session:
         self._keeps_past = keeps_past
         self._newest_here: Turn | None = None
         self.newest: Turn | None = None  # of the transcript, behind however many rotations
+        self.removed_position = 0  # of the last event that took something out of the transcript
         self._reset(inherited)
 
     def _reset(self, inherited: Inherited) -> None:
@@ -146,11 +158,14 @@ class Session:
         self.generation += 1
         self.current = Generation(session_id, now_us, base, inherited, [])
         self._newest_here = None
-        self._messages = list(base)
-        self._messages_bytes = sum(map(size_bytes, base))
-        self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
+        self._forget_rendered()
         self._weighed = 0  # how many of them are in `_weight_bytes`
         self._weight_bytes = _SESSION_OVERHEAD_BYTES + sum(map(len, base))
+
+    def _forget_rendered(self) -> None:
+        self._messages = list(self.current.base)
+        self._messages_bytes = sum(map(size_bytes, self._messages))
+        self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
 
     @classmethod
     def fold(
@@ -181,13 +196,24 @@ class Session:
             case ConversationAdvanced():
                 pass  # a conversation leads to the lineage, whichever turn is its newest
             case _:
-                self._apply_rarer(event, recorded.recorded_us)
+                self._apply_rarer(event, recorded)
 
-    def _apply_rarer(self, event: Rarer, now_us: int) -> None:  # noqa: C901 (one case a fact)
+    def _apply_rarer(self, event: Rarer, recorded: Recorded) -> None:  # noqa: C901 (one case a fact)
+        now_us = recorded.recorded_us
         match event:
             case ResponseEvicted():
                 if turn := self.find(event.turn_id):
                     turn.evicted = event.reason
+            case ResponseAnnotated():
+                if turn := self.find(event.turn_id):
+                    turn.annotated = event.metadata
+            case ItemsAdded():
+                self.turns.append(added(event, now_us))
+                self._newest_here = self.newest = self.turns[-1]
+                self.end_reason = ""
+            case ItemRemoved():
+                self._remove(event)
+                self.removed_position = recorded.position
             case SessionStarted():
                 self.started = event
                 self.title = event.title
@@ -206,8 +232,8 @@ class Session:
                 self.end_reason = self.end_reason or event.reason
             case SessionDeleted():
                 self._reset(NOTHING)
-            case ConversationCreated():
-                pass  # lives in the conversation's own stream
+            case ConversationCreated() | ConversationUpdated() | ConversationDeleted():
+                pass  # live in the conversation's own stream
             case _:
                 assert_never(event)
 
@@ -219,6 +245,25 @@ class Session:
         self.open = None
         if isinstance(event, TurnCompleted):
             self._newest_here = self.newest = turn
+
+    def _remove(self, event: ItemRemoved) -> None:
+        """Forks share the turns that they inherit: another takes the place of the one that loses an item."""
+        for generation in (self.current, *self.past):
+            generation.inherited = tuple(self._without(turn, event) for turn in generation.inherited)
+            generation.turns[:] = [self._without(turn, event) for turn in generation.turns]
+        base = self.current.base
+        if event.base >= 0:
+            rest = (event.rest,) if event.rest else ()
+            self.current.base = (*base[: event.base], *rest, *base[event.base + 1 :])
+        self._forget_rendered()
+
+    def _without(self, turn: Turn, event: ItemRemoved) -> Turn:
+        if turn.turn_id != event.turn_id:
+            return turn
+        left = msgspec.structs.replace(turn, removed=turn.removed | {event.item_id})
+        self.newest = left if self.newest is turn else self.newest
+        self._newest_here = left if self._newest_here is turn else self._newest_here
+        return left
 
     def _rotate(self, event: CompressionRotated, now_us: int) -> None:
         transcript = self.transcript

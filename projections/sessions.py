@@ -15,6 +15,11 @@ from eventstore.events import (
     CompressionRotated,
     ConversationAdvanced,
     ConversationCreated,
+    ConversationDeleted,
+    ConversationUpdated,
+    ItemRemoved,
+    ItemsAdded,
+    ResponseAnnotated,
     ResponseEvicted,
     SessionAnnotated,
     SessionDeleted,
@@ -112,6 +117,8 @@ COMPLETE = """WITH new (tenant, root_id, position, now_us, turn_id, messages, ca
     WHERE sessions.tenant = last.tenant AND sessions.root_id = last.root_id AND superseded = 0"""
 CUT_SHORT = """UPDATE sessions SET open_turn = NULL, active_us = ?, messages = messages + ?
     WHERE tenant = ? AND root_id = ? AND superseded = 0"""
+ADD = """UPDATE sessions SET active_us = ?, messages = messages + ?, end_reason = '', ended_us = NULL
+    WHERE tenant = ? AND root_id = ? AND superseded = 0"""
 SUPERSEDE = """UPDATE sessions SET superseded = generation, end_reason = 'compression', ended_us = ?
     WHERE tenant = ? AND root_id = ? AND superseded = 0"""
 # The child begins as its parent stood: only what is counted begins anew.
@@ -191,10 +198,15 @@ Rarer: TypeAlias = (
     | ResponseEvicted
     | ConversationAdvanced
     | ConversationCreated
+    | ConversationUpdated
+    | ConversationDeleted
+    | ResponseAnnotated
+    | ItemsAdded
+    | ItemRemoved
 )
 OF = (
     *(SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled),
-    *(CompressionRotated, SessionRenamed, SessionAnnotated, SessionEnded, SessionDeleted),
+    *(CompressionRotated, SessionRenamed, SessionAnnotated, SessionEnded, SessionDeleted, ItemsAdded),
 )
 
 
@@ -233,7 +245,18 @@ def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Sta
             yield END, (event.reason, now_us, tenant, root_id)
         case SessionDeleted():
             yield DELETE, (tenant, root_id)
-        case TurnRestarted() | ResponseEvicted() | ConversationAdvanced() | ConversationCreated():
+        case ItemsAdded():
+            yield ADD, (now_us, len(event.items), tenant, root_id)
+        case (
+            TurnRestarted()
+            | ResponseEvicted()
+            | ResponseAnnotated()
+            | ItemRemoved()
+            | ConversationAdvanced()
+            | ConversationCreated()
+            | ConversationUpdated()
+            | ConversationDeleted()
+        ):
             pass  # nothing that a list shows
         case _:
             assert_never(event)
@@ -269,4 +292,4 @@ def _tool_calls(event: TurnCompleted) -> int:
     return sum(len(call) for call in calls if isinstance(call, list))
 
 
-VIEW = View("sessions", 2, SCHEMA, OF, apply, gathered=(START, OPEN, COMPLETE))
+VIEW = View("sessions", 3, SCHEMA, OF, apply, gathered=(START, OPEN, COMPLETE))

@@ -6,12 +6,14 @@ import msgspec
 
 from eventstore.events import (
     EvictReason,
+    ItemsAdded,
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
     TurnRestarted,
     TurnStarted,
 )
+from projections.items import kept_input, kept_output
 from projections.messages import input_messages
 
 Ended: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
@@ -21,7 +23,11 @@ _TURN_OVERHEAD_BYTES = 900  # of the objects around a turn's content, measured
 
 
 class Turn(msgspec.Struct, gc=False):
-    """One turn: how it began, how it ended, and whether its response is still addressable."""
+    """One turn: how it began, how it ended, and whether its response is still addressable.
+
+    `annotated` are its client's newest notes, empty where those of the request hold. `removed` are the ids of the items
+    that were taken out of it. Items that were `added` are a turn that no model was asked for.
+    """
 
     started: TurnStarted
     started_us: int
@@ -30,6 +36,9 @@ class Turn(msgspec.Struct, gc=False):
     evicted: EvictReason | None = None
     restarted: TurnRestarted | None = None
     restarted_us: int = 0
+    annotated: bytes = b""
+    removed: frozenset[str] = frozenset()
+    is_added: bool = False
 
     @property
     def turn_id(self) -> str:
@@ -64,6 +73,9 @@ class Turn(msgspec.Struct, gc=False):
     @property
     def messages(self) -> tuple[bytes, ...]:
         """Input and output as chat messages, each the bytes of one JSON object."""
+        if self.removed:
+            output = self.ended.output if self.ended else ()
+            return kept_input(self.started, self.removed) + kept_output(self.turn_id, output, self.removed)
         return input_messages(self.started) + (self.ended.output if self.ended else ())
 
     @property
@@ -72,3 +84,10 @@ class Turn(msgspec.Struct, gc=False):
         content = sum(map(len, self.started.items)) + sum(map(len, self.started.instructions))
         output = sum(map(len, self.ended.output)) if self.ended else 0
         return _TURN_OVERHEAD_BYTES + content + output + len(self.started.parameters)
+
+
+def added(event: ItemsAdded, now_us: int) -> Turn:
+    """Items that were added, as the turn of their own that they are."""
+    started = TurnStarted(turn_id=event.turn_id, api="responses", model="", items=event.items, owner="", lease_ms=0)
+    ended = TurnCompleted(turn_id=event.turn_id, output=(), finish_reason="stop")
+    return Turn(started, now_us, ended, now_us, is_added=True)

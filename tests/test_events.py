@@ -10,10 +10,15 @@ from eventstore.events import (
     CompressionRotated,
     ConversationAdvanced,
     ConversationCreated,
+    ConversationDeleted,
+    ConversationUpdated,
     Event,
     ForkPoint,
     Identity,
+    ItemRemoved,
+    ItemsAdded,
     Recalled,
+    ResponseAnnotated,
     ResponseEvicted,
     SessionAnnotated,
     SessionDeleted,
@@ -94,6 +99,11 @@ EXAMPLES: list[Event] = [
     SessionAnnotated(metadata=b'{"a":"b"}'),
     SessionEnded(reason="user_exit"),
     SessionDeleted(),
+    ResponseAnnotated(turn_id="t1", metadata=b'{"a":"b"}'),
+    ItemsAdded(turn_id="t2", items=(b'{"type":"message","role":"user","content":"hi"}',)),
+    ItemRemoved(turn_id="t2", item_id="msg_t2_i0", base=3, rest=b'{"role":"assistant","content":"so"}'),
+    ConversationUpdated(metadata=b'{"a":"b"}'),
+    ConversationDeleted(),
 ]
 # Fields that were added later, with a golden file of their own: what was stored without them reads on as it was.
 LATER: dict[str, Event] = {
@@ -118,6 +128,21 @@ LATER: dict[str, Event] = {
     ),
     "TurnCompleted-2": TurnCompleted(turn_id="t1", output=(b"{}",), finish_reason="stop", history_digest=b"\x01\x02"),
     "TurnFailed-2": TurnFailed(turn_id="t1", code="c", message="m", status=500, output=(b"{}",), delta_lengths=(1, 2)),
+    "ConversationCreated-2": ConversationCreated(name="conv_1", session_id="s1", metadata=b'{"a":"b"}'),
+    "TurnCompleted-3": TurnCompleted(
+        turn_id="t1",
+        output=(b"{}",),
+        finish_reason="stop",
+        delta_lengths=(0, 4),
+        delta_fields=(2, 0),
+        delta_tokens=(0, 1),
+    ),
+    "TurnFailed-3": TurnFailed(
+        turn_id="t1", code="c", message="m", status=500, delta_lengths=(3,), delta_fields=(2,), delta_tokens=(1,)
+    ),
+    "TurnCancelled-3": TurnCancelled(
+        turn_id="t1", reason="client", delta_lengths=(3,), delta_fields=(2,), delta_tokens=(1,)
+    ),
     "TurnCancelled-2": TurnCancelled(turn_id="t1", reason="client", output=(b"{}",), delta_lengths=(1, 2)),
 }
 NAMED = [*((type_name(event), event) for event in EXAMPLES), *LATER.items()]

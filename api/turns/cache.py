@@ -107,8 +107,10 @@ class Sessions:
             return NOTHING
         # Nobody waits for what began to load before, so nobody waits for himself: what is loading already may wait for
         # this very fork, as the id of a deleted session may be used again for a fork of its fork.
-        if not keeps_past and parent not in self._loading and (found := (await self.get(parent)).up_to(fork.turn_id)):
-            return found
+        if not keeps_past and parent not in self._loading:
+            now = await self.get(parent)
+            if now.removed_position < position and (found := now.up_to(fork.turn_id)):
+                return found
         events = _life_of(fork.turn_id, (e for e in await self._log.read(parent) if e.position < position))
         if not keeps_past and (found := (await self._fold(parent, events)).up_to(fork.turn_id)):
             return found

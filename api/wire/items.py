@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from projections.items import call_item_id, message_id, reasoning_id
 from projections.messages import fields
 
 
@@ -76,21 +77,6 @@ class CustomToolCallItem(msgspec.Struct):
 
 
 Item = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
-
-
-def message_id(turn_id: str) -> str:
-    """The id of the turn's message item."""
-    return f"msg_{turn_id}"
-
-
-def reasoning_id(turn_id: str) -> str:
-    """The id of the turn's reasoning item."""
-    return f"rs_{turn_id}"
-
-
-def call_item_id(turn_id: str, index: int) -> str:
-    """The id of the item of the turn's tool call number `index`."""
-    return f"fc_{turn_id}_{index}"
 
 
 def output_items(turn_id: str, message: bytes, status: str = "completed", *, by_arrival: bool = False) -> list[Item]:

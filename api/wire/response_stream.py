@@ -22,12 +22,10 @@ from api.wire.items import (
     ReasoningItem,
     ReasoningText,
     Refusal,
-    call_item_id,
-    message_id,
-    reasoning_id,
     string_of,
 )
 from api.wire.response import ResponseError, response_object
+from projections.items import call_item_id, message_id, reasoning_id
 from projections.turn import Turn
 
 
