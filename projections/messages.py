@@ -53,28 +53,33 @@ def messages_of(api: Api, items: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Items in the dialect of `api` as chat messages, each the bytes of one JSON object."""
     if api == "chat":
         return items
-    return tuple(_encode(message) for message in _from_items(items))
+    return tuple(_encode(message) for message, _ in grouped(items))
 
 
-def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Tool calls that stand together, or behind an assistant message, belong to one assistant message."""
+def grouped(items: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Responses items as chat messages, each with the numbers of the items that it holds.
+
+    Tool calls that stand together, or behind an assistant message, belong to one assistant message.
+    """
     assistant: dict[str, Any] | None = None
-    for data in items:
+    held: list[int] = []
+    for number, data in enumerate(items):
         item = fields(data)
         if call := _tool_call(item):
             assistant = assistant or {"role": "assistant", "content": None}
             assistant.setdefault("tool_calls", []).append(call)
+            held.append(number)
             continue
         if assistant:
-            yield assistant
-            assistant = None
+            yield assistant, held
+            assistant, held = None, []
         message = _message(item)
         if message and message["role"] == "assistant":
-            assistant = message
+            assistant, held = message, [number]
         elif message:
-            yield message
+            yield message, [number]
     if assistant:
-        yield assistant
+        yield assistant, held
 
 
 def _tool_call(item: dict[str, Any]) -> dict[str, Any] | None:

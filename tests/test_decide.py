@@ -23,7 +23,7 @@ from eventstore.events import (
     TurnCancelled,
     TurnFailed,
 )
-from projections.session import Inherited
+from projections.generation import Inherited
 from projections.turn import Turn
 from tests.support.facts import T0_US, assistant, completed, session_started, started, user
 from tests.support.spec import Decision, given

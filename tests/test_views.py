@@ -199,7 +199,7 @@ def test_keys_older_than_a_day_go_a_few_at_a_time_as_new_ones_come(tmp_path: Pat
     [("hello", "hello"), ("a\n  b", "a b"), ("x" * 60, "x" * 60), ("x" * 61, "x" * 60 + "..."), ("", "")],
 )
 def test_a_preview_is_one_short_line(said: str, shown: str) -> None:
-    assert preview(started("t1", said)) == shown
+    assert preview(started("t1", said).items) == shown
 
 
 async def _log_with_turns(data: Path) -> SqliteLog:

@@ -208,9 +208,13 @@ def evict_ended(session: Session, turns: Sequence[Turn], reason: EvictReason) ->
 
 
 class Rotate(msgspec.Struct, frozen=True, kw_only=True):
-    """Compress a transcript of so many messages. `started` begins the lineage where that is a fork without a turn."""
+    """Compress a transcript of so many messages, which had last lost an item at that position.
+
+    `started` begins the lineage where that is a fork without a turn.
+    """
 
     messages: int
+    removed_position: int = 0
     rotated: CompressionRotated
     started: SessionStarted | None = None
 
@@ -223,7 +227,9 @@ def rotate(session: Session, command: Rotate) -> list[Event]:
     rotated, started = command.rotated, command.started
     tip_id = started.session_id if started else session.session_id
     is_there = session.started is None if started else session.started is not None
-    if session.open or not is_there or tip_id != rotated.old_session_id or len(session.transcript) != command.messages:
+    if session.open or not is_there or tip_id != rotated.old_session_id:
+        return []
+    if (len(session.transcript), session.removed_position) != (command.messages, command.removed_position):
         return []
     title = next_title(started.title if started else session.title)
     return [*([started] if started else []), msgspec.structs.replace(rotated, title=title)]
