@@ -14,7 +14,7 @@ from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, desk, responses, runs, search, service, session_chat, sessions
+from api.routes import chat, compress, desk, response_items, responses, runs, search, service, session_chat, sessions
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
 from api.turns.desk import Desk
@@ -40,6 +40,7 @@ ROUTES = (
     (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
+    (hdrs.METH_GET, "/v1/responses/{response_id}/input_items", response_items.list_, "response_input_items"),
     (hdrs.METH_POST, "/v1/runs", runs.create, "runs"),
     (hdrs.METH_GET, "/v1/runs/{run_id}", runs.get, "run_status"),
     (hdrs.METH_GET, "/v1/runs/{run_id}/events", runs.events, "run_events"),
