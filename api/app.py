@@ -8,15 +8,42 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SEARCH, SETTINGS, TURNS
+from api.context import (
+    CONVERSATIONS,
+    DESK,
+    EVICTION,
+    GUARD,
+    KEYRING,
+    LINEAGES,
+    MODEL,
+    ROTATIONS,
+    RUNS,
+    SEARCH,
+    SETTINGS,
+    TURNS,
+)
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, desk, response_items, responses, runs, search, service, session_chat, sessions
+from api.routes import (
+    chat,
+    compress,
+    conversation_items,
+    conversations,
+    desk,
+    response_items,
+    responses,
+    runs,
+    search,
+    service,
+    session_chat,
+    sessions,
+)
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
@@ -41,6 +68,25 @@ ROUTES = (
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
     (hdrs.METH_GET, "/v1/responses/{response_id}/input_items", response_items.list_, "response_input_items"),
+    (hdrs.METH_GET, "/v1/conversations", conversations.list_, "conversations"),
+    (hdrs.METH_POST, "/v1/conversations", conversations.create, "conversation_create"),
+    (hdrs.METH_GET, "/v1/conversations/{conversation_id}", conversations.get, "conversation"),
+    (hdrs.METH_POST, "/v1/conversations/{conversation_id}", conversations.update, "conversation_update"),
+    (hdrs.METH_DELETE, "/v1/conversations/{conversation_id}", conversations.delete, "conversation_delete"),
+    (hdrs.METH_GET, "/v1/conversations/{conversation_id}/items", conversation_items.list_, "conversation_items"),
+    (
+        hdrs.METH_POST,
+        "/v1/conversations/{conversation_id}/items",
+        conversation_items.create,
+        "conversation_items_create",
+    ),
+    (hdrs.METH_GET, "/v1/conversations/{conversation_id}/items/{item_id}", conversation_items.get, "conversation_item"),
+    (
+        hdrs.METH_DELETE,
+        "/v1/conversations/{conversation_id}/items/{item_id}",
+        conversation_items.delete,
+        "conversation_item_delete",
+    ),
     (hdrs.METH_POST, "/v1/runs", runs.create, "runs"),
     (hdrs.METH_GET, "/v1/runs/{run_id}", runs.get, "run_status"),
     (hdrs.METH_GET, "/v1/runs/{run_id}/events", runs.events, "run_events"),
@@ -111,6 +157,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             answers_without_history=settings.history_on_failure == "empty",
             memory=memory if settings.memory else None,
         )
+        app[CONVERSATIONS] = Conversations(log, lineages, turns)
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)

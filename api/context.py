@@ -9,6 +9,7 @@ from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
@@ -27,6 +28,7 @@ LINEAGES = web.AppKey("lineages", Lineages)
 EVICTION = web.AppKey("eviction", Eviction)
 ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
+CONVERSATIONS = web.AppKey("conversations", Conversations)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 SEARCH = web.AppKey("search", Search)

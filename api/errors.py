@@ -40,6 +40,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.ResponseNotFound: Row(404, REQUEST, "response_not_found", "response_id"),
     refusals.ResponseInProgress: Row(400, REQUEST, "response_in_progress", "response_id"),
     refusals.ConversationNotFound: Row(404, REQUEST, "conversation_not_found", "conversation"),
+    refusals.ItemNotFound: Row(404, REQUEST, "item_not_found", "item_id"),
     refusals.SessionNotFound: Row(404, REQUEST, "session_not_found", "session_id"),
     refusals.NothingToCompress: Row(400, REQUEST, "nothing_to_compress", "session_id"),
     refusals.SessionExists: Row(409, REQUEST, "session_exists", "id", NEVER),

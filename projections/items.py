@@ -115,7 +115,7 @@ def identified(started: TurnStarted, output: Sequence[bytes]) -> list[Identified
 def _identified(turn_id: str, place: str, data: bytes) -> Identified:
     """A chat message that stands at a place, with the ids of its items."""
     message = fields(data)
-    if message.get("role") == "tool":
+    if message.get("role") in ("tool", "function"):
         return data, Ids(turn_id, output_id(place))
     calls = tuple(call_item_id(place, index) for index in range(len(_calls(message))))
     return data, Ids(turn_id, message_id(place), reasoning_id(place), calls)

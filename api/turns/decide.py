@@ -74,16 +74,22 @@ def begin(session: Session, command: Begin) -> list[Event]:
     events: list[Event] = []
     if command.is_there and session.started is None:
         raise TurnNotOpen("the session was deleted meanwhile")
-    if session.open:
-        if not (has_expired(session.open, command.now_us) or command.is_gone(session.open)):
-            raise TurnInProgress("another turn of this session is still running")
-        events.append(TurnCancelled(turn_id=session.open.turn_id, reason="crash"))
+    events += closed(session, command.now_us, command.is_gone)
     started = session.started
     if started is None:
         started = session_started(command)
         events.append(started)
     events.append(started_by(command, session, started))
     return events
+
+
+def closed(session: Session, now_us: int, is_gone: Callable[[Turn], bool]) -> list[Event]:
+    """A turn that nobody works on any more ends; raises `TurnInProgress` where somebody does."""
+    if session.open is None:
+        return []
+    if not (has_expired(session.open, now_us) or is_gone(session.open)):
+        raise TurnInProgress("another turn of this session is still running")
+    return [TurnCancelled(turn_id=session.open.turn_id, reason="crash")]
 
 
 def session_started(command: Begin) -> SessionStarted:

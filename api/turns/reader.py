@@ -55,15 +55,16 @@ class Reader:
 
     async def said_until(self, session: Session, turn: Turn) -> list[Turn]:
         """What was said in the session before one of its turns, however long ago, and that turn; oldest first."""
-        whole = await self._whole(session)
+        whole = await self.whole(session)
         before = takewhile(lambda other: other.turn_id != turn.turn_id, (other for _, other in whole.said))
         return [*(other for other in before if isinstance(other.ended, TurnCompleted)), turn]
 
     async def whole_session(self, tenant: str, session_id: str) -> Session:
         """The same, with everything that was said before its last rotation; raises `SessionNotFound`."""
-        return await self._whole(await self.session(tenant, session_id))
+        return await self.whole(await self.session(tenant, session_id))
 
-    async def _whole(self, session: Session) -> Session:
+    async def whole(self, session: Session) -> Session:
+        """The session with everything that was said before its last rotation."""
         if session.generation == 1 and not session.current.base:
             return session
         return await self._sessions.whole(session.stream)

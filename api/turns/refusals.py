@@ -5,7 +5,8 @@ Refusal
 ├── SessionMismatch       the names in one request lead to different lineages
 ├── ResponseNotFound      no such response, for this tenant, any more
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
-├── ConversationNotFound  a `conv_…` id that was never made
+├── ConversationNotFound  no such conversation for this tenant
+├── ItemNotFound          the conversation has no such item
 ├── SessionNotFound       no such session for this tenant
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
@@ -42,7 +43,11 @@ class PreviousNotFound(ResponseNotFound):
 
 
 class ConversationNotFound(Refusal):
-    """An id that only the server makes, and did not."""
+    """Never made, another tenant's, or deleted; to have a turn, only an id that the server makes."""
+
+
+class ItemNotFound(Refusal):
+    """Never said in this conversation, of a turn that did not complete, or removed."""
 
 
 class SessionNotFound(Refusal):

@@ -160,6 +160,11 @@ def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: C
     )
 
 
+def checked_items(items: list[msgspec.Raw], param: str) -> tuple[bytes, ...]:
+    """Items as they are stored, whichever route they came by; raises `Problem`."""
+    return tuple(data for data, _ in _items(items, param))
+
+
 def _compact_threshold(asked: list[ContextManagement] | None) -> int:
     """The least of the thresholds that the request names, in tokens; 0 where it names none."""
     return min((entry.compact_threshold for entry in asked or () if entry.compact_threshold), default=0)
