@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from api.models.model import Answer
+from api.turns.decide_items import check_items
 from api.turns.history import Scope, digest_behind, scope_of
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import TurnRequest
@@ -70,6 +71,13 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begin(session: Session, command: Begin) -> list[Event]:
+    """The turn opens, if its items fit in behind what was said."""
+    events = opened(session, command)
+    check_items(session, command.request)
+    return events
+
+
+def opened(session: Session, command: Begin) -> list[Event]:
     """The turn opens; a session that lacks starts first; a turn left open by a crash is cancelled first."""
     events: list[Event] = []
     if command.is_there and session.started is None:

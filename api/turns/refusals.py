@@ -2,6 +2,9 @@
 
 Refusal
 ├── NothingNew            the body holds nothing that the log does not
+├── OutputWithoutCall     a tool's output answers no call
+├── UnansweredCall        a tool call lacks its output
+├── DuplicateItem         an item's id is already another's
 ├── SessionMismatch       the names in one request lead to different lineages
 ├── ResponseNotFound      no such response, for this tenant, any more
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
@@ -28,6 +31,18 @@ class Refusal(Exception):
 
 class NothingNew(Refusal):
     """A turn without new input."""
+
+
+class OutputWithoutCall(Refusal):
+    """The output of a call that was never made, in this transcript or in the input."""
+
+
+class UnansweredCall(Refusal):
+    """The model waits for the output of a call, and the input does not bring it."""
+
+
+class DuplicateItem(Refusal):
+    """An item came in under the id of another one of the transcript or of the input."""
 
 
 class SessionMismatch(Refusal):
