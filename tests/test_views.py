@@ -137,7 +137,9 @@ def test_a_conversation_leads_to_its_session_and_knows_its_newest_response(tmp_p
     advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
     events += recorded([session_started(), started("t1"), completed("t1"), advanced], first_position=2)
     created_us, advanced_us = T0_US + 1_000_000, T0_US + 4_000_000
-    Rows(tmp_path / "v.db", events).then_rows("conversations", ("acme", "slug", "s1", "t1", created_us, advanced_us))
+    Rows(tmp_path / "v.db", events).then_rows(
+        "conversations", ("acme", "slug", "s1", "t1", created_us, advanced_us, 1, "{}")
+    )
 
 
 def test_only_responses_are_addressable_and_an_evicted_one_is_not(tmp_path: Path) -> None:
