@@ -42,7 +42,7 @@ def _operations(document: Json, room: str) -> Iterator[tuple[str, str, Json]]:
 
 def _index(room: str, operations: list[tuple[str, str, Json]]) -> str:
     links = "".join(
-        f'<a href="#{operation["operationId"]}">{_verb(method)} {_text(path)}</a>'
+        f'<a href="#{operation["operationId"]}">{_verb(method)}<code>{_text(path)}</code></a>'
         for path, method, operation in operations
     )
     return f"<h2>{_text(room)}</h2>{links}"

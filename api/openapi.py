@@ -88,7 +88,7 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
     if rest:
         operation["description"] = _one_line(rest)
     if route.body:
-        operation["requestBody"] = {"required": True, "content": _json(schemas.of(route.body))}
+        operation["requestBody"] = {"required": route.needs_body, "content": _json(schemas.of(route.body))}
     if route.is_open:
         operation["security"] = []
     return operation

@@ -96,6 +96,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
         body=compress_wire.CompressRequest,
+        needs_body=False,
         answer=compress_wire.Compressed,
     ),
     Route(
@@ -105,6 +106,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
         body=session_requests.ForkRequest,
+        needs_body=False,
         answer=sessions_wire.OneSession,
         status=201,
     ),
