@@ -17,9 +17,9 @@ class Route(msgspec.Struct, frozen=True):
     """A row of the table. The handler's docstring says what it does.
 
     `name` is how clients find it in the capabilities, `room` the heading it is described under. `body` and `answer` are
-    structs of the wire, a body may lack where the route `needs_body` not; `status` is that of an answer that went well. One that `streams` answers server-sent events,
-    always or where the body asks for them. One that `takes_turns` reads the continuity headers. One that `is_open` asks
-    for no key. One that `answers_html` is for people.
+    structs of the wire; a body may lack where the route `needs_body` not. `status` is that of an answer that went well.
+    One that `streams` answers server-sent events, always or where the body asks for them. One that `takes_turns` reads
+    the continuity headers. One that `is_open` asks for no key. One that `answers_html` is for people.
     """
 
     room: str
