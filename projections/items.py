@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import msgspec
 
 from eventstore.events import TurnStarted
-from projections.messages import fields, grouped
+from projections.messages import fields, grouped, thought
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,10 +45,12 @@ class Ids(NamedTuple):
     said: str = ""
     thought: str = ""
     calls: tuple[str, ...] = ()
+    thoughts: tuple[str, ...] = ()  # of a message that was made of items, those of each that was thought
 
     def without(self, item_id: str) -> Self:
         """Those that are left."""
-        return self._replace(calls=tuple(id_ for id_ in self.calls if id_ != item_id))
+        calls = tuple(id_ for id_ in self.calls if id_ != item_id)
+        return self._replace(calls=calls, thoughts=tuple(id_ for id_ in self.thoughts if id_ != item_id))
 
 
 NO_ITEM = Ids("")  # of a message that is no item: a summary
@@ -122,15 +124,16 @@ def _identified(turn_id: str, place: str, data: bytes) -> Identified:
 
 
 def _ids(turn_id: str, message: dict[str, Any], ids: list[str]) -> Ids:
-    """Those of a message that was made of items: its calls come last."""
-    first_call = len(ids) - len(_calls(message))
-    return Ids(turn_id, ids[0] if first_call else "", "", tuple(ids[first_call:]))
+    """Those of a message that was made of items: its thoughts come first, its calls last."""
+    thoughts, first_call = len(message.get("reasoning_items", ())), len(ids) - len(_calls(message))
+    said = ids[thoughts] if first_call > thoughts else ""
+    return Ids(turn_id, said, "", tuple(ids[first_call:]), tuple(ids[:thoughts]))
 
 
 def without(message: Identified, item_id: str) -> Identified | None:
     """What is left of a message without an item; None where nothing is."""
     data, ids = message
-    if item_id not in (ids.said, ids.thought, *ids.calls):
+    if item_id not in (ids.said, ids.thought, *ids.calls, *ids.thoughts):
         return message
     said = fields(data)
     if said.get("role") != "assistant":
@@ -138,6 +141,10 @@ def without(message: Identified, item_id: str) -> Identified | None:
     gone = _SAID if item_id == ids.said else _THOUGHT if item_id == ids.thought else frozenset()
     kept = [call for call, id_ in zip(_calls(said), ids.calls, strict=True) if id_ != item_id]
     left = {name: value for name, value in said.items() if name not in gone and name != "tool_calls"}
+    if item_id in ids.thoughts:
+        items = zip(said["reasoning_items"], ids.thoughts, strict=True)
+        left = {name: value for name, value in left.items() if name not in _THOUGHT}
+        left |= thought(item for item, id_ in items if id_ != item_id)
     if kept:
         left["tool_calls"] = kept
     if not (left.get("content") or left.get("refusal") or kept):
