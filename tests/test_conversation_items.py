@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from openai.types.conversations import ConversationItem
 
+from api.turns.compress import Compression
 from tests.support.api import call, fork
 from tests.support.lasting import Lasting, lasting
 from tests.support.sdk import check_item
@@ -238,6 +239,20 @@ async def test_what_a_compression_kept_can_be_removed_too(lasts: Lasting, upstre
     await remove(lasts.server, "long", items[summarised])
     await ask(lasts.server, "left?", "long")
     assert plain(upstream.messages[-1]) == [*sent, "a summary", "left?"]
+
+
+async def test_a_compression_that_added_items_make_due_comes_before_the_next_turn(
+    data: Path, upstream: Upstream
+) -> None:
+    upstream.script = lambda _: says("a summary")
+    async with lasting(data, upstream=upstream.url, compression=Compression(context_tokens=800)) as lasts:
+        made = await lasts.openai.conversations.create(items=[user(f"{n} ".ljust(200, "x")) for n in range(20)])
+        assert not upstream.requests
+        answer = await lasts.openai.responses.with_raw_response.create(model="m", input="now", conversation=made.id)
+        assert answer.headers["X-Turnlog-Compression"] == "rotated"
+        assert "a summary" in str(upstream.messages[-1])
+        assert len(upstream.messages[-1]) < 20
+        assert len(await items_of(lasts.server, made.id)) == 22
 
 
 async def test_a_fork_loses_what_it_inherited_and_its_parent_does_not(lasts: Lasting, upstream: Upstream) -> None:

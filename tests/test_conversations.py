@@ -12,12 +12,7 @@ import pytest
 import pytest_asyncio
 
 from api.context import LINEAGES
-from api.turns import decide_conversation
-from api.turns.decide_conversation import named
-from api.turns.refusals import ConversationNotFound
-from eventstore.events import ConversationCreated, ConversationDeleted, ConversationUpdated, Event, conversation_stream
 from tests.support.api import call
-from tests.support.facts import recorded
 from tests.support.lasting import Lasting, lasting
 from tests.support.server import Server
 from tests.support.upstream import Upstream
@@ -349,35 +344,3 @@ async def test_nothing_of_another_tenant_can_be_seen_or_touched(data: Path, upst
         assert error["param"] == "after"
         mine = await call(server, "POST", PATH, 200, headers=bravo | {SESSION_ID: "s1"}, json={"items": [HELLO]})
         assert len((await call(server, "GET", f"{PATH}/{mine['id']}/items", 200, headers=bravo))["data"]) == 1
-
-
-# Decisions
-
-STREAM = conversation_stream("acme", "trip")
-CREATED = ConversationCreated(name="trip", session_id="s1", metadata=b'{"a":"b"}')
-
-
-def state(*events: Event) -> decide_conversation.Named:
-    return named(recorded(events, STREAM))
-
-
-def test_notes_are_replaced_and_equal_ones_are_no_news() -> None:
-    updated = ConversationUpdated(metadata=b'{"c":"d"}')
-    assert decide_conversation.update(state(CREATED), "trip", b'{"c":"d"}') == [updated]
-    assert decide_conversation.update(state(CREATED, updated), "trip", b'{"c":"d"}') == []
-    assert decide_conversation.update(state(CREATED), "trip", b'{"a":"b"}') == []
-
-
-def test_a_name_that_is_not_there_is_neither_annotated_nor_deleted() -> None:
-    for events in ((), (CREATED, ConversationDeleted())):
-        with pytest.raises(ConversationNotFound):
-            decide_conversation.delete(state(*events), "trip")
-        with pytest.raises(ConversationNotFound):
-            decide_conversation.update(state(*events), "trip", b"{}")
-
-
-def test_a_name_that_was_claimed_anew_is_there() -> None:
-    again = ConversationCreated(name="trip", session_id="s2")
-    found = state(CREATED, ConversationDeleted(), again)
-    assert (found.is_there, found.metadata) == (True, b"{}")
-    assert decide_conversation.delete(found, "trip") == [ConversationDeleted()]

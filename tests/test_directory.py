@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from api.turns.directory import Directory
-from api.turns.refusals import SessionNotFound
+from api.turns.refusals import ConversationNotFound, SessionNotFound
+from api.turns.request import Names
 from eventstore.sqlite import SqliteLog
 
 
@@ -55,4 +56,41 @@ async def test_a_deleted_lineage_loses_all_its_names_and_no_other_does(data: Pat
             await directory.session("acme", name)
     assert await directory.session("acme", "x") == "x"
     assert await directory.session("bravo", "s1") == "s1"
+    await log.close()
+
+
+async def test_a_deleted_conversation_is_forgotten_and_so_is_one_that_was_just_looked_up(data: Path) -> None:
+    log = await SqliteLog.open(data)
+    views = GatedViews([("s1",)])
+    directory = Directory(log, views, lambda: "new")
+    asking = asyncio.create_task(directory.conversation("acme", "trip"))
+    await views.read.wait()
+    views.rows = []
+    directory.forget_conversation("acme", "trip")
+    views.gate.set()
+    assert await asking == "s1"
+    with pytest.raises(ConversationNotFound):
+        await directory.conversation("acme", "trip")
+    directory.learn("acme", "conversation", "trip", "s1")
+    directory.forget_conversation("bravo", "trip")
+    assert await directory.conversation("acme", "trip") == "s1"
+    await log.close()
+
+
+async def test_a_name_that_was_deleted_while_it_was_claimed_is_not_remembered(data: Path) -> None:
+    log = await SqliteLog.open(data)
+    views = GatedViews([])
+    views.gate.set()
+    directory = Directory(log, views, lambda: "new")
+    append = log.append
+
+    async def deleted_meanwhile(stream: str, version: int, events: Sequence[Any]) -> Any:
+        recorded = await append(stream, version, events)
+        directory.forget_conversation("acme", "trip")
+        return recorded
+
+    log.append = deleted_meanwhile  # type: ignore[method-assign]
+    assert (await directory.place("acme", Names(conversation="trip"))).root_id == "new"
+    with pytest.raises(ConversationNotFound):
+        await directory.conversation("acme", "trip")
     await log.close()
