@@ -102,7 +102,7 @@ def _content(route: Route, schemas: _Schemas) -> Json:
     if route.answers_html:
         return {"text/html": {"schema": {"type": "string"}}}
     # Without a schema: that of a stream is taken for that of each of its events.
-    events = {"text/event-stream": {"schema": {}}} if route.streams else {}
+    events: Json = {"text/event-stream": {"schema": {}}} if route.streams else {}
     if route.streams and not route.answer:
         return events
     return _json(schemas.of(route.answer)) | events

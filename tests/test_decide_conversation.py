@@ -90,7 +90,7 @@ def test_nothing_is_added_or_removed_between_a_turn_and_its_end() -> None:
 def test_a_turn_that_was_left_open_is_cancelled_first(hand: Hand) -> None:
     crash = TurnCancelled(turn_id="t2", reason="crash")
     removed = ItemRemoved(turn_id="t1", item_id="msg_t1")
-    life = [session_started(), started("t1"), completed("t1"), started("t2")]
+    life: list[Event] = [session_started(), started("t1"), completed("t1"), started("t2")]
     given(*life).when(add(hand)).then(crash, ADDED)
     given(*life).when(remove(hand)).then(crash, removed)
 

@@ -1,7 +1,7 @@
 """Names, and what becomes of them when the lineage that they led to is deleted."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import pytest
 from api.turns.directory import Directory
 from api.turns.refusals import ConversationNotFound, SessionNotFound
 from api.turns.request import Names
+from eventstore.events import Event
+from eventstore.log import Recorded
 from eventstore.sqlite import SqliteLog
 
 
@@ -26,6 +28,17 @@ class GatedViews:
         self.read.set()
         await self.gate.wait()
         return rows
+
+
+class SlowlyToldLog(SqliteLog):
+    """A log whose appends are durable, and something else happens before whoever appended is told so."""
+
+    before_it_is_told: Callable[[], None]
+
+    async def append(self, stream: str, expected_version: int, events: Sequence[Event]) -> tuple[Recorded, ...]:
+        recorded = await super().append(stream, expected_version, events)
+        self.before_it_is_told()
+        return recorded
 
 
 async def test_a_name_that_was_read_before_a_deletion_is_not_remembered_behind_it(data: Path) -> None:
@@ -78,18 +91,11 @@ async def test_a_deleted_conversation_is_forgotten_and_so_is_one_that_was_just_l
 
 
 async def test_a_name_that_was_deleted_while_it_was_claimed_is_not_remembered(data: Path) -> None:
-    log = await SqliteLog.open(data)
+    log = await SlowlyToldLog.open(data)
     views = GatedViews([])
     views.gate.set()
     directory = Directory(log, views, lambda: "new")
-    append = log.append
-
-    async def deleted_meanwhile(stream: str, version: int, events: Sequence[Any]) -> Any:
-        recorded = await append(stream, version, events)
-        directory.forget_conversation("acme", "trip")
-        return recorded
-
-    log.append = deleted_meanwhile  # type: ignore[method-assign]
+    log.before_it_is_told = lambda: directory.forget_conversation("acme", "trip")
     assert (await directory.place("acme", Names(conversation="trip"))).root_id == "new"
     with pytest.raises(ConversationNotFound):
         await directory.conversation("acme", "trip")

@@ -156,17 +156,16 @@ def test_a_conversation_that_was_deleted_has_no_row_and_its_notes_are_the_newest
     created = ConversationCreated(name="slug", session_id="s1", metadata=b'{"a":"b"}')
     updated = ConversationUpdated(metadata=b'{"c":"d"}')
     at_us = [T0_US + second * 1_000_000 for second in range(5)]
-    for number, (events, expected) in enumerate(
-        [
-            ([created], [("acme", "slug", "s1", None, at_us[1], at_us[1], 1, '{"a":"b"}')]),
-            ([created, updated], [("acme", "slug", "s1", None, at_us[1], at_us[2], 1, '{"c":"d"}')]),
-            ([created, updated, ConversationDeleted()], []),
-            (
-                [created, ConversationDeleted(), replace(created, session_id="s2", metadata=b"")],
-                [("acme", "slug", "s2", None, at_us[3], at_us[3], 3, "{}")],
-            ),
-        ]
-    ):
+    lives: list[tuple[list[Event], list[tuple[object, ...]]]] = [
+        ([created], [("acme", "slug", "s1", None, at_us[1], at_us[1], 1, '{"a":"b"}')]),
+        ([created, updated], [("acme", "slug", "s1", None, at_us[1], at_us[2], 1, '{"c":"d"}')]),
+        ([created, updated, ConversationDeleted()], []),
+        (
+            [created, ConversationDeleted(), replace(created, session_id="s2", metadata=b"")],
+            [("acme", "slug", "s2", None, at_us[3], at_us[3], 3, "{}")],
+        ),
+    ]
+    for number, (events, expected) in enumerate(lives):
         Rows(tmp_path / f"{number}.db", recorded(events, SLUG_STREAM)).then_rows("conversations", *expected)
 
 
