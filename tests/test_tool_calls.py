@@ -153,6 +153,11 @@ REFUSED: dict[str, tuple[tuple[Event, ...], Decision, str]] = {
         begin(HELLO | {"id": "msg_x"}),
         duplicate("msg_x"),
     ),
+    "the id of what a rotation has kept": (
+        (STARTED, brought("t1", HELLO | {"id": "msg_x"}), completed("t1"), ROTATED),
+        begin(HELLO | {"id": "msg_x"}),
+        duplicate("msg_x"),
+    ),
     "the id of what a model said before": (PLAIN, begin(HELLO | {"id": "msg_t1"}), duplicate("msg_t1")),
     "the id of what was said before": (PLAIN, begin(HELLO | {"id": "msg_t1_i0"}), duplicate("msg_t1_i0")),
 }
