@@ -9,11 +9,18 @@ import msgspec
 from api.problem import Problem
 from api.wire.input_items import items_of_input
 from api.wire.items import Item, output_items
+from api.wire.query import Parameter
 from projections.items import turn_id_of
 from projections.turn import Turn
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
+
+PAGE = (
+    Parameter("limit", "How many items at most.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
+    Parameter("order", "Newest first, or oldest.", {"enum": ["asc", "desc"], "default": "desc"}),
+    Parameter("after", "The id of the item behind which to go on.", {"type": "string"}),
+)
 
 Shown: TypeAlias = dict[str, Any]  # an item as a client is shown it
 
