@@ -4,6 +4,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 import openai
+import pydantic
 import pytest
 from openai.types.responses import response_create_params
 
@@ -13,7 +14,7 @@ from api.wire.headers import Continuity
 from api.wire.parameters import PARAMETERS
 from tests.support.api import call
 from tests.support.server import Server
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Reply, Upstream, says
 
 FUNCTION: dict[str, Any] = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": True}
 SHELL: dict[str, Any] = {"type": "custom", "name": "sh"}
@@ -342,6 +343,27 @@ async def test_parts_reach_the_model_by_their_chat_names(
     upstream.script = lambda _: Reply()
     await server.openai.responses.create(model="m", input=items, conversation="c")
     assert upstream.messages[0] == messages
+
+
+class Answer(pydantic.BaseModel):
+    """What the model is to answer with."""
+
+    city: str
+
+
+async def test_the_sdk_parses_structured_output(server: Server, upstream: Upstream) -> None:
+    upstream.script = lambda _: says('{"city":"Wien"}')
+    response = await server.openai.responses.parse(model="m", input="where?", text_format=Answer)
+    assert response.output_parsed == Answer(city="Wien")
+    wanted = upstream.requests[0]["response_format"]
+    assert (wanted["type"], wanted["json_schema"]["name"], wanted["json_schema"]["strict"]) == (
+        "json_schema",
+        "Answer",
+        True,
+    )
+    assert response.text
+    assert response.text.format
+    assert response.text.format.type == "json_schema"
 
 
 async def test_what_was_thought_is_kept_shown_and_sent_back(server: Server, upstream: Upstream) -> None:

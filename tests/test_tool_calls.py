@@ -16,6 +16,7 @@ from api.turns.request import Names, TurnRequest
 from eventstore.events import CompressionRotated, Event, ItemRemoved, ItemsAdded, TurnCompleted, TurnFailed, TurnStarted
 from projections.session import Session
 from tests.support.api import call as call_route
+from tests.support.dialogue import answering
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started, user
 from tests.support.server import Server
 from tests.support.spec import Decision
@@ -150,6 +151,11 @@ REFUSED: dict[str, tuple[tuple[Event, ...], Decision, str]] = {
     "an id twice in the input": ((), begin(HELLO | {"id": "msg_x"}, HELLO | {"id": "msg_x"}), duplicate("msg_x")),
     "the id of an item of the input of a turn before": (
         (STARTED, brought("t1", HELLO | {"id": "msg_x"}), completed("t1")),
+        begin(HELLO | {"id": "msg_x"}),
+        duplicate("msg_x"),
+    ),
+    "the id of what a rotation has kept": (
+        (STARTED, brought("t1", HELLO | {"id": "msg_x"}), completed("t1"), ROTATED),
         begin(HELLO | {"id": "msg_x"}),
         duplicate("msg_x"),
     ),
@@ -295,6 +301,19 @@ async def test_a_client_that_resends_everything_in_its_session_goes_on(server: S
     assert [message["role"] for message in upstream.messages[-1]] == ["user", "assistant", "tool"]
     history += [*(item.to_dict() for item in second.output), output("c7")]
     assert (await server.openai.responses.create(model="m", input=history, extra_headers=headers)).output_text == "done"
+
+
+async def test_what_is_refused_leaves_no_summary_behind(server: Server, upstream: Upstream) -> None:
+    upstream.script = answering
+    for number in range(12):
+        await server.chat(f"{number} ".ljust(200, "x"), "s1")
+    asked = len(upstream.requests)
+    soon: dict[str, Any] = {"model": "m", "context_management": [{"type": "compaction", "compact_threshold": 400}]}
+    headers = {"X-Hermes-Session-Id": "s1"}
+    await call_route(server, "POST", "/v1/responses", 400, json=soon | {"input": [output()]}, headers=headers)
+    assert (len(upstream.requests), (await server.get("/api/sessions/s1/messages"))["session_id"]) == (asked, "s1")
+    async with server.http.post("/v1/responses", json=soon | {"input": "go on"}, headers=headers) as taken:
+        assert taken.headers["X-Turnlog-Compression"] == "rotated"
 
 
 async def test_the_sdk_raises_what_it_knows(server: Server) -> None:

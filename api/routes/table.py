@@ -21,10 +21,12 @@ from api.routes.route import Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
-from api.wire import item_list, session_list, session_requests
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
+from api.wire import session_list, session_requests
 from api.wire import sessions as sessions_wire
+from api.wire.includes import INCLUDE
+from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
@@ -41,6 +43,7 @@ _AFTER_EVENT = Parameter(
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
 RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
 ROUTES: tuple[Route, ...] = (
@@ -68,13 +71,13 @@ ROUTES: tuple[Route, ...] = (
     Route(RESPONSES, DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete", answer=Deleted),
     Route(
         *(RESPONSES, GET, "/v1/responses/{response_id}/input_items", response_items.list_, "response_input_items"),
-        answer=item_list.ItemList,
-        parameters=item_list.PAGE,
+        answer=ItemList,
+        parameters=(*PAGE, INCLUDE),
     ),
     Route(
         *(CONVERSATIONS, GET, "/v1/conversations", conversations.list_, "conversations"),
         answer=conversations_wire.ConversationList,
-        parameters=item_list.PAGE,
+        parameters=PAGE,
     ),
     Route(
         *(CONVERSATIONS, POST, "/v1/conversations", conversations.create, "conversation_create"),
@@ -97,17 +100,22 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         *(CONVERSATIONS, GET, _ITEMS, conversation_items.list_, "conversation_items"),
-        answer=item_list.ItemList,
-        parameters=item_list.PAGE,
+        answer=ItemList,
+        parameters=(*PAGE, INCLUDE),
     ),
     Route(
-        *(CONVERSATIONS, POST, _ITEMS, conversation_items.create, "conversation_items_add"),
+        *(CONVERSATIONS, POST, _ITEMS, conversation_items.create, "conversation_items_create"),
         body=conversations_wire.CreateItems,
-        answer=item_list.ItemList,
+        answer=ItemList,
+        parameters=(INCLUDE,),
     ),
-    Route(CONVERSATIONS, GET, _ITEMS + "/{item_id}", conversation_items.get, "conversation_item"),
     Route(
-        *(CONVERSATIONS, DELETE, _ITEMS + "/{item_id}", conversation_items.delete, "conversation_item_remove"),
+        *(CONVERSATIONS, GET, f"{_ITEMS}/{{item_id}}", conversation_items.get, "conversation_item"),
+        answer=Shown,
+        parameters=(INCLUDE,),
+    ),
+    Route(
+        *(CONVERSATIONS, DELETE, f"{_ITEMS}/{{item_id}}", conversation_items.delete, "conversation_item_delete"),
         answer=conversations_wire.ConversationObject,
     ),
     Route(

@@ -40,8 +40,8 @@ def check_items(session: Session, request: TurnRequest) -> None:
 
 
 def check_ids(session: Session, items: Iterable[dict[str, Any]]) -> None:
-    """Refuse items whose own id is another's, of the input or of the transcript as far as no rotation has shortened
-    it; raises `DuplicateItem`.
+    """Refuse items whose own id is another's, of the input or of the transcript as a rotation has left it; raises
+    `DuplicateItem`.
     """
     seen: set[str] = set()
     for item in items:
@@ -143,4 +143,4 @@ def _has_item(session: Session, item_id: str) -> bool:
             return True
         if any(fields(data).get("id") == item_id for data in turn.started.items if quoted in data):
             return True
-    return False
+    return any(item_id in (ids.said, ids.thought, *ids.calls, *ids.thoughts) for _, ids in session.current.base)

@@ -221,6 +221,7 @@ class Turns:
         outcome = NOT_DUE
         beside_bytes = sum(map(len, remembered.context)) if remembered.context else 0
         if due := self._rotations.due(session, request, beside_bytes):
+            check_items(session, request)  # what is refused is to leave nothing behind, and no summary either
             started = None if is_there else decide.session_started(self._command(session, request, Prepared(fork)))
             outcome = await self._rotations.before_turn(session, due, started)
         marks = PLAIN

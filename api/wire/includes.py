@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from api.problem import Problem
+from api.wire.query import Parameter
 
 # None of them changes what is stored or shown: what concerns hosted tools never occurs here, and the others are always
 # shown where the model server gives them. The first makes the model server give log probabilities.
@@ -17,6 +18,7 @@ KNOWN = (
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
 )
+INCLUDE = Parameter("include[]", "What is to be included.", {"type": "array", "items": {"enum": list(KNOWN)}})
 
 
 def check_include(asked: Iterable[str]) -> None:

@@ -17,9 +17,9 @@ LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 
 PAGE = (
-    Parameter("limit", "How many there are on a page.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
-    Parameter("order", "Newest first, or oldest first.", {"enum": ["desc", "asc"], "default": "desc"}),
-    Parameter("after", "The id behind which the page begins.", {"type": "string"}),
+    Parameter("limit", "How many items at most.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
+    Parameter("order", "Newest first, or oldest.", {"enum": ["asc", "desc"], "default": "desc"}),
+    Parameter("after", "The id of the item behind which to go on.", {"type": "string"}),
 )
 
 Shown: TypeAlias = dict[str, Any]  # an item as a client is shown it
