@@ -8,15 +8,40 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SEARCH, SETTINGS, TURNS
+from api.context import (
+    COMPLETIONS,
+    DESK,
+    EVICTION,
+    GUARD,
+    KEYRING,
+    LINEAGES,
+    MODEL,
+    ROTATIONS,
+    RUNS,
+    SEARCH,
+    SETTINGS,
+    TURNS,
+)
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, desk, responses, runs, search, service, session_chat, sessions
+from api.routes import (
+    chat,
+    compress,
+    desk,
+    responses,
+    runs,
+    search,
+    service,
+    session_chat,
+    sessions,
+    stored_completions,
+)
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.completions import Completions
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
@@ -37,6 +62,16 @@ ROUTES = (
     (hdrs.METH_GET, "/v1/models", service.models, "models"),
     (hdrs.METH_GET, "/v1/capabilities", service.capabilities, "capabilities"),
     (hdrs.METH_POST, "/v1/chat/completions", chat.create, "chat_completions"),
+    (hdrs.METH_GET, "/v1/chat/completions", stored_completions.list_, "stored_completions"),
+    (hdrs.METH_GET, "/v1/chat/completions/{completion_id}", stored_completions.get, "stored_completion"),
+    (hdrs.METH_POST, "/v1/chat/completions/{completion_id}", stored_completions.update, "stored_completion_update"),
+    (hdrs.METH_DELETE, "/v1/chat/completions/{completion_id}", stored_completions.delete, "stored_completion_delete"),
+    (
+        hdrs.METH_GET,
+        "/v1/chat/completions/{completion_id}/messages",
+        stored_completions.messages,
+        "stored_completion_messages",
+    ),
     (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
@@ -110,6 +145,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             answers_without_history=settings.history_on_failure == "empty",
             memory=memory if settings.memory else None,
         )
+        app[COMPLETIONS] = Completions(lineages)
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)
