@@ -187,11 +187,12 @@ def completion_list(turns: Sequence[Turn], *, has_more: bool) -> CompletionList:
 
 def message_list(completion_id: str, messages: Sequence[bytes], page: Slice) -> MessageList:
     """A page of a completion's messages."""
-    numbers = range(len(messages))[::-1] if page.is_newest_first else range(len(messages))
-    if page.after is not None:
-        numbers = range(page.after - 1, -1, -1) if page.is_newest_first else range(page.after + 1, len(messages))
-    wanted = [number for number in numbers[: page.limit] if number < len(messages)]
-    data = [_message(f"{completion_id}-{number}", fields(messages[number])) for number in wanted]
+    numbers = range(len(messages))
+    if page.is_newest_first:
+        numbers = numbers[: page.after][::-1]
+    elif page.after is not None:
+        numbers = numbers[page.after + 1 :]
+    data = [_message(f"{completion_id}-{number}", fields(messages[number])) for number in numbers[: page.limit]]
     has_more = len(numbers) > page.limit
     return MessageList("list", data, data[0].id if data else None, data[-1].id if data else None, has_more)
 
