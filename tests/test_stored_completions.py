@@ -314,7 +314,8 @@ async def test_messages_are_paged_either_way(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "param"), [("limit=0", "limit"), ("order=x", "order"), ("after=chatcmpl-1-0", "after"), ("after=1", "after")]
+    ("query", "param"),
+    [("limit=0", "limit"), ("order=x", "order"), ("after=chatcmpl-1-0", "after"), ("after=1", "after")],
 )
 async def test_a_page_of_messages_that_can_not_be_is_400(server: Server, query: str, param: str) -> None:
     made = await make(server)

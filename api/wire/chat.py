@@ -153,7 +153,7 @@ class _Extra(msgspec.Struct):
     choices: list[_Other] = []
     system_fingerprint: str | None = None
     service_tier: str | None = None
-    moderation: msgspec.Raw | None = None
+    moderation: msgspec.Raw = NULL
 
 
 class Choice(msgspec.Struct):
@@ -176,7 +176,7 @@ class Completion(msgspec.Struct, omit_defaults=True):
     usage: msgspec.Raw
     system_fingerprint: str | None = None
     service_tier: str | None = None
-    moderation: msgspec.Raw | None = None
+    moderation: msgspec.Raw = NULL
 
 
 _NO_USAGE = msgspec.Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')

@@ -52,7 +52,7 @@ class StoredCompletion(msgspec.Struct):
     metadata: Any
     system_fingerprint: str | None
     service_tier: str | None
-    moderation: msgspec.Raw | None
+    moderation: msgspec.Raw
     input_user: Any
     tools: Any
     tool_choice: Any
