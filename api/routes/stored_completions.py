@@ -4,11 +4,15 @@ from aiohttp import web
 
 from api.context import COMPLETIONS, TENANT, answer, body_of
 from api.wire import stored_completions
-from api.wire.stored_completions import Deleted, page_of, slice_of
+from api.wire.service import Deleted
+from api.wire.stored_completions import page_of, slice_of
 
 
 async def list_(request: web.Request) -> web.StreamResponse:
-    """The tenant's stored completions, oldest first unless asked otherwise."""
+    """The tenant's stored completions, oldest first unless asked otherwise.
+
+    `metadata[key]=value`, once or more often, is for those alone that have these pairs.
+    """
     page = page_of(request.query)
     turns, has_more = await request.app[COMPLETIONS].page(request[TENANT], page.stored, page.limit)
     return answer(stored_completions.completion_list(turns, has_more=has_more))
@@ -32,7 +36,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """Make it unaddressable. Its turn stays in the session."""
     completion_id = request.match_info["completion_id"]
     await request.app[COMPLETIONS].delete(request[TENANT], completion_id)
-    return answer(Deleted(completion_id))
+    return answer(Deleted(completion_id, "chat.completion.deleted"))
 
 
 async def messages(request: web.Request) -> web.StreamResponse:

@@ -1,13 +1,13 @@
 """Chat Completions on the wire: a request in, a whole answer out."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from api.models.model import NULL
 from api.turns.directory import COMPLETION
 from api.turns.request import Names, TurnRequest
-from api.wire.chat_messages import messages_of
+from api.wire.chat_messages import INSTRUCTION_ROLES, messages_of
 from api.wire.chat_parameters import (
     Audio,
     Bias,
@@ -115,7 +115,7 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
     """
     raws = [bytes(raw) for raw in chat.messages]
     messages = messages_of(raws)
-    spoken = [index for index, message in enumerate(messages) if not message.is_instruction]
+    spoken = [index for index, message in enumerate(messages) if message.role not in INSTRUCTION_ROLES]
     said_by_model = [index for index in spoken if messages[index].role == "assistant"]
     newest_answer = said_by_model[-1] if said_by_model else -1
     new = [index for index in spoken if index > newest_answer]
@@ -127,7 +127,7 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
         model=chat.model or "",
         items=tuple(raws[index] for index in new),
         opening=tuple(raws[index] for index in spoken),
-        instructions=tuple(raw for raw, message in zip(raws, messages, strict=True) if message.is_instruction),
+        instructions=tuple(raws[i] for i, message in enumerate(messages) if message.role in INSTRUCTION_ROLES),
         parameters=rest_of(body, _OURS),
         stream=bool(chat.stream),
         session_key=headers.session_key,
@@ -176,7 +176,7 @@ class Completion(msgspec.Struct, omit_defaults=True):
     usage: msgspec.Raw
     system_fingerprint: str | None = None
     service_tier: str | None = None
-    moderation: msgspec.Raw = NULL
+    moderation: Any = None
 
 
 _NO_USAGE = msgspec.Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')
@@ -198,7 +198,7 @@ def completion(turn: Turn) -> Completion:
         usage=usage_of(done),
         system_fingerprint=extra.system_fingerprint,
         service_tier=extra.service_tier,
-        moderation=extra.moderation,
+        moderation=None if extra.moderation == NULL else extra.moderation,
     )
 
 

@@ -84,11 +84,6 @@ class Message(msgspec.Struct):
     function_call: CalledFunction | None = None
     audio: SpokenAudio | None = None
 
-    @property
-    def is_instruction(self) -> bool:
-        """Whether it holds for this turn alone."""
-        return self.role in INSTRUCTION_ROLES
-
 
 _decode = msgspec.json.Decoder(Message)
 # What a part must have besides its type.
@@ -98,7 +93,7 @@ _OF_PART = {name: name for name in ("image_url", "input_audio", "file", "refusal
 def messages_of(raws: Sequence[bytes]) -> list[Message]:
     """The messages in `raws`; raises `Problem`."""
     messages = [body_of(_decode, raw, f"messages[{index}]") for index, raw in enumerate(raws)]
-    spoken = [index for index, message in enumerate(messages) if not message.is_instruction]
+    spoken = [index for index, message in enumerate(messages) if message.role not in INSTRUCTION_ROLES]
     if not spoken:
         raise Problem("No user message found in messages.", param="messages", code="no_user_message")
     for index, message in enumerate(messages):

@@ -11,6 +11,7 @@ from api.turns.directory import COMPLETION
 from api.wire.chat import Choice, completion
 from api.wire.checks import Metadata
 from api.wire.decode import body_of, encode
+from api.wire.query import Parameter
 from projections.completions import Stored
 from projections.messages import fields
 from projections.turn import Turn
@@ -19,6 +20,19 @@ LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 NOTES_MAX = 16
 VALUE_CHARACTERS_MAX = 512  # of metadata; no model's name is longer either
+
+MODEL = Parameter(
+    "model", "Only those that this model answered.", {"type": "string", "maxLength": VALUE_CHARACTERS_MAX}
+)
+PAGE = (
+    Parameter("after", "The id behind which the page begins.", {"type": "string", "minLength": 1}),
+    Parameter(
+        "limit",
+        "How many at most.",
+        {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+    ),
+    Parameter("order", "By time, the oldest or the newest first.", {"enum": ["asc", "desc"], "default": "asc"}),
+)
 
 _KEY = re.compile(r"metadata\[(?P<key>.{1,64})\]", re.DOTALL)
 _COMPLETION_ID = re.compile(rf"{COMPLETION}(?P<turn_id>[0-9a-z]{{1,64}})")
@@ -52,7 +66,7 @@ class StoredCompletion(msgspec.Struct):
     metadata: Any
     system_fingerprint: str | None
     service_tier: str | None
-    moderation: msgspec.Raw
+    moderation: Any
     input_user: Any
     tools: Any
     tool_choice: Any
@@ -100,14 +114,6 @@ class MessageList(msgspec.Struct):
     has_more: bool
 
 
-class Deleted(msgspec.Struct):
-    """That a completion is no more."""
-
-    id: str
-    object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
-    deleted: bool = True
-
-
 class UpdateRequest(msgspec.Struct):
     """What of a completion can be changed; null takes all of it away."""
 
@@ -130,7 +136,7 @@ _REST = ("refusal", "tool_calls", "tool_call_id", "function_call", "audio", "ann
 
 
 def page_of(query: Mapping[str, str]) -> Page:
-    """The page of completions that the query asks for; raises `Problem`."""
+    """The page of completions that the query asks for, `metadata[key]=value` among it; raises `Problem`."""
     after = _COMPLETION_ID.fullmatch(query.get("after", ""))
     if "after" in query and not after:
         raise _invalid("after", "must be the id of a chat completion")
