@@ -93,7 +93,9 @@ def query(tenant: str, stored: Stored, rows_max: int) -> tuple[str, Sequence[obj
     if stored.after:
         pieces.append(f"{first}.turn_id {'<' if stored.is_newest_first else '>'} ?")
         parameters.append(stored.after)
-    sources = " CROSS JOIN ".join([*(f"completion_notes AS {note}" for note in notes), "completions AS c"])
+    # SQLite would rather walk through all of a tenant's than look a model up.
+    by_model = " INDEXED BY completions_of_model" if stored.model and not notes else ""
+    sources = " CROSS JOIN ".join([*(f"completion_notes AS {note}" for note in notes), f"completions AS c{by_model}"])
     order = f"{first}.turn_id {'DESC' if stored.is_newest_first else 'ASC'}"
     sql = f"SELECT c.root_id, c.turn_id FROM {sources} WHERE {' AND '.join(pieces)} ORDER BY {order} LIMIT ?"  # noqa: S608
     return sql, (*parameters, rows_max)
