@@ -102,6 +102,15 @@ async def test_items_are_listed_newest_first_in_pages_that_go_on_at_the_last_id(
         assert found.id == item
 
 
+async def test_items_can_be_taken_out_page_by_page(server: Server) -> None:
+    made = await server.openai.conversations.create(items=[user(str(n)) for n in range(20)])
+    await ask(server, "and you?", made.id)
+    async for item in server.openai.conversations.items.list(made.id, limit=4):
+        if item.model_dump()["content"][0]["text"] not in ("3", "and you?"):
+            await remove(server, made.id, str(item.id))
+    assert await texts_of(server, made.id) == ["3", "and you?"]
+
+
 async def test_a_conversation_longer_than_any_page_reaches_the_model_whole(server: Server, upstream: Upstream) -> None:
     made = await server.openai.conversations.create(items=[user(f"{n}") for n in range(20)])
     for begin in range(20, 140, 20):

@@ -96,5 +96,5 @@ def test_a_turn_that_was_left_open_is_cancelled_first(hand: Hand) -> None:
 
 
 def test_an_item_is_removed_once() -> None:
-    gone = Turn(started("t1"), T0_US, completed("t1"), T0_US, removed=frozenset({"msg_t1"}))
+    gone = Turn(started("t1"), T0_US, completed("t1"), T0_US, removed=("msg_t1",))
     given(session_started()).when(remove(turn=gone)).then_refused(ItemNotFound)

@@ -14,4 +14,6 @@ async def list_(request: web.Request) -> web.StreamResponse:
     session, turn = await request.app[EVICTION].read(request[TENANT], request.match_info["response_id"])
     said = await request.app[LINEAGES].reader.said_until(session, turn)
     newest = said[-1]
-    return answer(item_list(said, asked, lambda turn: input_items(turn) if turn is newest else turn_items(turn)))
+    return answer(
+        item_list(said, asked, lambda turn: input_items(turn) if turn.turn_id == newest.turn_id else turn_items(turn))
+    )

@@ -1,7 +1,7 @@
 """Turns as Responses items, in pages: what `input_items` and a conversation's items show."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -106,6 +106,19 @@ def _in_order(turns: Iterable[Turn], asked: Asked, items_of: Callable[[Turn], li
         yield from items if asked.order == "asc" else reversed(items)
 
 
+def _behind_removed(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list[Shown]]) -> Iterator[Shown]:
+    """The items behind where `after` was: whoever takes items out page by page goes on from one that is gone."""
+    for place, turn in enumerate(turns):
+        if asked.after in turn.removed:
+            whole = msgspec.structs.replace(turn, removed=())
+            items = list(_in_order([whole], asked, items_of))
+            ids = [item["id"] for item in items]
+            if asked.after in ids:
+                behind = [item for item in items[ids.index(asked.after) + 1 :] if item["id"] not in turn.removed]
+                return chain(behind, _in_order(turns[place + 1 :], asked, items_of))
+    raise Problem(f"No item with id '{asked.after}' is in this list.", param="after", code="invalid_value")
+
+
 def _behind(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list[Shown]]) -> Iterator[Shown]:
     """The items behind `after`. Most ids say which turn they are of; one that a client made may be of any."""
     turn_id = turn_id_of(asked.after)
@@ -114,7 +127,7 @@ def _behind(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list
         items = _in_order(turns[first:], asked, items_of)
         if any(item["id"] == asked.after for item in items):
             return items
-    raise Problem(f"No item with id '{asked.after}' is in this list.", param="after", code="invalid_value")
+    return _behind_removed(turns, asked, items_of)
 
 
 def _kept(turn: Turn, items: Iterable[Shown]) -> list[Shown]:
