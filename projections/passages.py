@@ -203,18 +203,32 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
 def forget(deletion: Deletion) -> Iterable[Statement]:
     """What takes the deleted lineage's turns out of the index, or the one that has lost an item."""
     stream, event = deletion.recorded.stream, deletion.recorded.event
-    for position, turn_id, said in _documents(stream, deletion.earlier):
-        if isinstance(event, ItemRemoved):
-            if turn_id != event.turn_id:
-                continue
+    if isinstance(event, ItemRemoved):
+        for position, said in _documents(stream, _of_turn(deletion.earlier, event.turn_id)):
             yield DROP_TURN, (stream, position)
             yield from ((sql, (position,)) for sql in DELETE_TURN)
-        yield FORGET, (said, position)
-        yield FORGOTTEN, (position,)
+            yield from _forget(position, said)
+    else:
+        for position, said in _documents(stream, deletion.earlier):
+            yield from _forget(position, said)
 
 
-def _documents(stream: str, events: Iterable[Recorded]) -> Iterator[tuple[int, str, str]]:
-    """The documents that a stream's events have made: the position of each, its turn, and its text."""
+def _forget(position: int, said: str) -> Iterable[Statement]:
+    yield FORGET, (said, position)
+    yield FORGOTTEN, (position,)
+
+
+def _of_turn(events: Iterable[Recorded], turn_id: str) -> Iterator[Recorded]:
+    """What a document of that turn is made of."""
+    for recorded in events:
+        event = recorded.event
+        is_of = isinstance(event, TurnStarted | TurnCompleted | ItemsAdded) and event.turn_id == turn_id
+        if is_of or isinstance(event, SessionStarted):
+            yield recorded
+
+
+def _documents(stream: str, events: Iterable[Recorded]) -> Iterator[tuple[int, str]]:
+    """The documents that a stream's events have made: the position of each, and its text."""
     _, tenant, root_id = parse_stream(stream)
     scope, said, marks = "", "", _marks(tenant, root_id)
     for recorded in events:
@@ -225,9 +239,9 @@ def _documents(stream: str, events: Iterable[Recorded]) -> Iterator[tuple[int, s
                 own = scope if started.session_key is None else scope_mark(tenant, started.session_key)
                 said = marks + own + _input(started)
             case TurnCompleted() as completed:
-                yield recorded.position, completed.turn_id, said + _output(completed)
+                yield recorded.position, said + _output(completed)
             case ItemsAdded() as event:
-                yield recorded.position, event.turn_id, marks + scope + _added(event)
+                yield recorded.position, marks + scope + _added(event)
             case _:
                 pass
 
