@@ -5,7 +5,7 @@ from aiohttp import web
 
 from api.guard import Guard
 from api.keys import Keyring
-from api.models.model import Model
+from api.models.catalogue import Catalogue
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
@@ -30,7 +30,7 @@ TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 SEARCH = web.AppKey("search", Search)
-MODEL: web.AppKey[Model] = web.AppKey("model")
+CATALOGUE = web.AppKey("catalogue", Catalogue)
 
 TENANT = web.RequestKey("tenant", str)
 REQUEST_ID = web.RequestKey("request_id", str)
