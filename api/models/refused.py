@@ -14,8 +14,8 @@ _UNKNOWN_CODES = frozenset({UNKNOWN_MODEL, "model_not_available", "invalid_model
 _SPEAKS_OF_MODEL = re.compile(r"\bmodels?\b", re.IGNORECASE)
 # ... or by a 400 in so many words (llama.cpp, LM Studio, DeepSeek, OpenRouter).
 _SAYS_UNKNOWN = re.compile(
-    r"\bmodel\b.{0,300}\b(not found|not exist|unknown)|(unknown|invalid) model\b|not a valid model",
-    re.IGNORECASE | re.DOTALL,
+    r"\bmodel(\s+\S+){0,2}\s+((is|was|does|did)\s+)?not (found|exist)|\b(unknown|invalid) model\b|not a valid model",
+    re.IGNORECASE,
 )
 
 

@@ -75,8 +75,10 @@ class Chunks:
         handle = self._HANDLERS.get(event.type)
         if handle:
             yield from handle(self, event)
-        elif event.error or not event.type:
-            raise failure(event.error or "its stream holds what is no event of a response")
+        elif event.error:
+            raise failure(event.error)
+        elif not event.type:
+            raise ModelGarbage("the model server's stream holds what is not an event of a response")
 
     def whole(self, response: Response) -> Iterator[Chunk]:
         """The chunks of a response that came at once."""

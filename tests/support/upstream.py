@@ -99,6 +99,11 @@ class Upstream:
         async with self.arrived:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
+    async def wait_for_lists(self, count: int) -> None:
+        """Return once its models were asked for `count` times."""
+        async with self.arrived:
+            await self.arrived.wait_for(lambda: self.lists >= count)
+
     async def wait_for_pieces(self, count: int) -> None:
         """Return once `count` streamed pieces have gone out."""
         async with self.arrived:
@@ -122,7 +127,9 @@ class Upstream:
         return web.json_response(self.answer_of(body, reply) | reply.extra)
 
     async def models(self, _request: web.Request) -> web.Response:
-        self.lists += 1
+        async with self.arrived:
+            self.lists += 1
+            self.arrived.notify_all()
         await self.gate.wait()
         return web.json_response({"object": "list", "data": self.listed})
 
