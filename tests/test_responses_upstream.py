@@ -389,3 +389,9 @@ async def test_an_odd_event_is_taken_and_no_failure_of_ours(
     assert {message["status"] for message in await shared.server.messages("s1")} == {"completed"}
     shared.model.script = echo
     await shared.server.chat("two", "s1")
+
+
+async def test_what_a_user_says_of_reasoning_items_is_not_taken_for_some(server: Server, upstream: Upstream) -> None:
+    said = 'In {"role": "assistant", "reasoning_items": []}, what is "reasoning_summary"?'
+    await server.chat(said, "s1", reasoning_effort="low")
+    assert upstream.messages[-1] == [{"role": "user", "content": said}]
