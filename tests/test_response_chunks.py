@@ -192,6 +192,14 @@ def test_usage_has_its_chat_names_with_its_details() -> None:
     }
 
 
+def test_the_tier_and_the_moderation_are_said_at_the_end() -> None:
+    response = {"output": [speaks("hi")], "service_tier": "flex", "moderation": {"input": None}}
+    *_, last = Chunks().whole(msgspec.convert(response, Response))
+    assert (last.service_tier, last.moderation) == ("flex", {"input": None})
+    *_, last = Chunks().whole(msgspec.convert(response | {"service_tier": 5, "moderation": None}, Response))
+    assert (last.service_tier, last.moderation) == (None, None)
+
+
 def test_what_no_delta_and_no_item_said_is_said_by_the_end() -> None:
     assert deltas({"type": "completed", "response": {"output": [speaks("hi")]}}) == [{"content": "hi"}, {}]
     assert deltas(text("hi"), {"type": "completed", "response": {"output": [speaks("hi")]}}) == [{"content": "hi"}, {}]

@@ -27,6 +27,7 @@ class Response(msgspec.Struct):
     usage: Any = None
     model: Any = None
     service_tier: Any = None
+    moderation: Any = None
 
 
 class Event(msgspec.Struct):
@@ -216,7 +217,10 @@ class Chunks:
         if not self._open:
             for index, item in enumerate(response.output or ()):
                 yield from self._done(Event(output_index=index, item=item))
-        yield self._chunk({}, finish_reason(status, response.incomplete_details, has_calls=self._calls > 0))
+        last = self._chunk({}, finish_reason(status, response.incomplete_details, has_calls=self._calls > 0))
+        last.service_tier = _string(response.service_tier) or None
+        last.moderation = response.moderation
+        yield last
         if usage := usage_of(response.usage):
             yield Chunk(usage=msgspec.Raw(_encode(usage)), model=self._model)
 

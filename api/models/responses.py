@@ -23,7 +23,6 @@ THOUGHTLESS_MAX = 1_000
 
 _decode_response = msgspec.json.Decoder(Response).decode
 _decode_event = msgspec.json.Decoder(Event, strict=False).decode
-_encode = msgspec.json.Encoder().encode
 
 _REASONING_ITEM = b'"type":"reasoning"'
 # "reasoning.encrypted_content is not supported", "Encrypted content could not be verified", "item['content'] is …".
@@ -48,11 +47,7 @@ class ResponsesModel:
         gathered = Gathered()
         for chunk in Chunks().whole(response):
             gathered.add(chunk)
-        answer = gathered.answer()
-        if not isinstance(response.service_tier, str):
-            return answer
-        extra = msgspec.json.decode(answer.extra or b"{}") | {"service_tier": response.service_tier}
-        return msgspec.structs.replace(answer, extra=_encode(extra))
+        return gathered.answer()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """See `Model.stream`."""
