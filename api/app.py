@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.boundary import boundary, on_prepare
 from api.context import (
+    CATALOGUE,
     COMPLETIONS,
     CONVERSATIONS,
     DESCRIPTION,
@@ -17,7 +18,6 @@ from api.context import (
     GUARD,
     KEYRING,
     LINEAGES,
-    MODEL,
     OPEN_PATHS,
     ROTATIONS,
     RUNS,
@@ -29,11 +29,15 @@ from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
+from api.models.catalogue import Catalogue
+from api.models.chat import ChatModel
 from api.models.model import Model
-from api.models.upstream import UpstreamModel
+from api.models.responses import ResponsesModel
+from api.models.router import Dialect, Router
+from api.models.upstream import UpstreamServer
 from api.routes.service import VERSION
 from api.routes.table import ROUTES
-from api.settings import BODY_BYTES_MAX, Settings
+from api.settings import BODY_BYTES_MAX, DEFAULT, Settings
 from api.turns.background import Background
 from api.turns.completions import Completions
 from api.turns.conversations import Conversations
@@ -80,9 +84,11 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         await app[GUARD].start(log)
         views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
         parts.push_async_callback(views.stop)
-        model = app[MODEL] = _model(settings, parts)
+        model = _model(settings, parts)
+        catalogue = app[CATALOGUE] = Catalogue(model)
+        parts.push_async_callback(catalogue.stop)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
-        summariser = model if settings.upstream else None  # the built-in model has nothing to say of its own
+        summariser = model if settings.all_upstreams else None  # the built-in model has nothing to say of its own
         rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
         eviction = app[EVICTION] = Eviction(
             lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
@@ -117,9 +123,16 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         yield
 
 
+_DIALECTS: dict[Dialect, Callable[[UpstreamServer], Model]] = {"chat": ChatModel, "responses": ResponsesModel}
+
+
 def _model(settings: Settings, parts: contextlib.AsyncExitStack) -> Model:
-    if not settings.upstream:
+    upstreams = settings.all_upstreams
+    if not upstreams:
         return BuiltinModel()
-    upstream = UpstreamModel(settings.upstream, settings.upstream_key, settings.timeouts)
-    parts.push_async_callback(upstream.close)
-    return upstream
+    models: dict[str, Model] = {}
+    for upstream in upstreams:
+        server = UpstreamServer(upstream.url, upstream.key, settings.timeouts, settings.retries)
+        parts.push_async_callback(server.close)
+        models[upstream.name] = _DIALECTS[upstream.api](server)
+    return Router(upstreams, models) if settings.upstreams else models[DEFAULT]

@@ -6,7 +6,7 @@ from aiohttp import web
 from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
-from api.models.model import Model
+from api.models.catalogue import Catalogue
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
@@ -35,7 +35,7 @@ DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
-MODEL: web.AppKey[Model] = web.AppKey("model")
+CATALOGUE = web.AppKey("catalogue", Catalogue)
 DESCRIPTION = web.AppKey("description", Description)
 OPEN_PATHS: web.AppKey[frozenset[str]] = web.AppKey("open_paths")  # those that ask for no key
 

@@ -5,10 +5,13 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from api.models.retries import Retries
+from api.models.router import ANY, Dialect, Upstream
 from api.models.upstream import Timeouts
 from api.turns.compress import Compression
 
 BODY_BYTES_MAX = 10_000_000
+DEFAULT = "default"  # the name of the upstream that takes whatever matches no other
 
 HistoryOnFailure: TypeAlias = Literal["fail", "empty"]
 RunsAfterCrash: TypeAlias = Literal["restart", "cancel"]
@@ -17,6 +20,7 @@ RunsAfterCrash: TypeAlias = Literal["restart", "cancel"]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One server's settings. `data` holds the log, the views, the keys and the lock.
 
+    `upstream` is the model server for what matches none of the `upstreams`; with neither, the built-in model answers.
     `models` are the models whose compression differs from the others'. No more than `responses_max` responses of a
     tenant are addressable, none older than `response_ttl_s`; 0 is no limit.
     """
@@ -26,7 +30,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8642
     upstream: str = ""
     upstream_key: str = ""
+    upstream_api: Dialect = "chat"
+    upstreams: tuple[Upstream, ...] = ()
     timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
     default_model: str = ""
     api_key: str = ""
     auth: bool = True
@@ -44,3 +51,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     history_on_failure: HistoryOnFailure = "fail"
     runs_max: int = 100
     runs_after_crash: RunsAfterCrash = "restart"
+
+    @property
+    def all_upstreams(self) -> tuple[Upstream, ...]:
+        """Every model server, the default one last."""
+        if not self.upstream:
+            return self.upstreams
+        default = Upstream(name=DEFAULT, url=self.upstream, key=self.upstream_key, api=self.upstream_api, models=(ANY,))
+        return (*self.upstreams, default)

@@ -19,7 +19,8 @@ STREAM = "lineage/default/s1"
 
 def turnlog(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `cwd`, with nothing of this machine's configuration."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)} | env
+    ours = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    environment = ours | {"HOME": str(cwd)} | env
     return subprocess.run(
         [str(turnlog_command()), *arguments],
         capture_output=True,

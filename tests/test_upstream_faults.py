@@ -1,7 +1,8 @@
 """A model server that fails in every way there is: what the client is told, what is recorded, what the next turn knows.
 
 The scripted model server plays what is still HTTP, `Canned` what is not. Most rows go to one server, one after the
-other: that it still serves after each is part of what is tested.
+other: that it still serves after each is part of what is tested. What is no matter of words is tested with a model
+server of either dialect; `test_responses_upstream.py` has what only the Responses dialect can say amiss.
 """
 
 import asyncio
@@ -18,10 +19,12 @@ import pytest
 import pytest_asyncio
 from openai.types.responses import ResponseFailedEvent
 
+from api.models.router import Dialect
 from api.models.upstream import Timeouts
 from eventstore.sqlite import SqliteLog
+from tests.support.responses_upstream import ResponsesUpstream
 from tests.support.server import Server, serving
-from tests.support.upstream import Message, Reply, Upstream, echo, refuses, says, scripted_upstream
+from tests.support.upstream import Message, Reply, Upstream, echo, refuses, running, says
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -53,8 +56,10 @@ class Canned:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
         if length:
-            self.messages.append(msgspec.json.decode(await reader.readexactly(int(length)))["messages"])
-        writer.write(http(whole(content="fine")) if self.bad is None else self.bad)
+            body = msgspec.json.decode(await reader.readexactly(int(length)))
+            self.messages.append(SERVERS["chat" if "messages" in body else "responses"]().messages_in(body))
+        fine = RESPONSE if head.startswith(b"post /v1/responses") else whole(content="fine")
+        writer.write(http(fine) if self.bad is None else self.bad)
         with contextlib.suppress(ConnectionError):
             await writer.drain()
             if self.holds.is_set():
@@ -110,6 +115,8 @@ def sse(payload: Any) -> bytes:
     return b"data: " + (payload if isinstance(payload, bytes) else encode(payload)) + b"\n\n"
 
 
+SERVERS: dict[Dialect, type[Upstream]] = {"chat": Upstream, "responses": ResponsesUpstream}
+RESPONSE = encode({"output": [{"type": "message", "content": [{"type": "output_text", "text": "fine"}]}]})
 HI = chunk({"role": "assistant", "content": "hi"})
 END = chunk({}, "stop") + sse(b"[DONE]")
 
@@ -222,12 +229,42 @@ class Shared(NamedTuple):
     upstream: Upstream
 
 
+@contextlib.asynccontextmanager
+async def sharing(data: Path, dialect: Dialect) -> AsyncIterator[Shared]:
+    """One of them."""
+    async with (
+        running(SERVERS[dialect]()) as upstream,
+        serving(data, upstream=upstream.url, upstream_api=dialect) as server,
+    ):
+        yield Shared(server, upstream)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shared]:
-    """A server that outlives all the faults of this module."""
-    data = tmp_path_factory.mktemp("shared") / "data"
-    async with scripted_upstream() as upstream, serving(data, upstream=upstream.url) as server:
-        yield Shared(server, upstream)
+    """A server that outlives all the faults of this module, before one that speaks the chat dialect."""
+    async with sharing(tmp_path_factory.mktemp("shared") / "data", "chat") as shared:
+        yield shared
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["chat", "responses"], ids="to-{}".format)
+async def either(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
+    """The same, before one of either dialect."""
+    async with sharing(tmp_path_factory.mktemp("either") / "data", request.param) as shared:
+        yield shared
+
+
+@pytest.fixture(params=["chat", "responses"], ids="to-{}".format)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    """What the model server speaks."""
+    dialect: Dialect = request.param
+    return dialect
+
+
+@pytest_asyncio.fixture
+async def model(dialect: Dialect) -> AsyncIterator[Upstream]:
+    """A scripted model server that speaks it."""
+    async with running(SERVERS[dialect]()) as upstream:
+        yield upstream
 
 
 # Refused by the model server
@@ -257,7 +294,7 @@ REFUSALS = {
     "400 with a code": Refusal(refusal(400, code=TOO_LONG, param="messages"), 400, TOO_LONG, MOON, "messages"),
     "400 in plain text": Refusal(Reply(status=400, body=MOON), 400, "upstream_refused", MOON),
     "400 with a list": Refusal(Reply(status=400, body=[MOON]), 400, "upstream_refused", MOON),
-    "404 unknown model": Refusal(refusal(404, code="model_not_found"), 404, "model_not_found", MOON),
+    "404 unknown model": Refusal(refusal(404, code="model_not_found"), 404, "model_not_found", MOON, "model"),
     "422 with a detail": Refusal(Reply(status=422, body={"detail": MOON}), 422, "upstream_refused", MOON),
     "401": Refusal(refusal(401, code="invalid_api_key"), 502, "upstream_auth", OUR_KEY),
     "403": Refusal(refusal(403), 502, "upstream_auth", OUR_KEY),
@@ -275,10 +312,10 @@ REFUSALS = {
 @pytest.mark.parametrize("expected", REFUSALS.values(), ids=REFUSALS.keys())
 @on_shared
 async def test_what_the_model_server_refuses_is_a_plain_error(
-    shared: Shared, path: str, stream: bool, expected: Refusal
+    either: Shared, path: str, stream: bool, expected: Refusal
 ) -> None:
-    async with talk(*shared) as session:
-        shared.upstream.script = lambda _: expected.reply
+    async with talk(*either) as session:
+        either.upstream.script = lambda _: expected.reply
         outcome = await session.one(path, stream=stream)
         error = outcome.error
         assert (outcome.status, error["code"], error["param"]) == (expected.status, expected.code, expected.param)
@@ -288,10 +325,10 @@ async def test_what_the_model_server_refuses_is_a_plain_error(
 
 @both_apis
 @streamed_or_not
-async def test_an_error_page_is_no_message(data: Path, path: str, stream: bool) -> None:
+async def test_an_error_page_is_no_message(data: Path, dialect: Dialect, path: str, stream: bool) -> None:
     async with (
         canned_upstream() as canned,
-        serving(data, upstream=canned.url) as server,
+        serving(data, upstream=canned.url, upstream_api=dialect) as server,
         talk(server, canned) as session,
     ):
         page = b"<html><head><title>502 Bad Gateway</title></head><body><h1>nginx</h1>%b</body></html>" % (
@@ -336,9 +373,9 @@ async def test_an_answer_that_is_none_is_502(shared: Shared, path: str, body: by
 
 @both_apis
 @on_shared
-async def test_an_error_in_an_answer_that_says_200_is_told(shared: Shared, path: str) -> None:
-    async with talk(*shared) as session:
-        shared.upstream.script = lambda _: Reply(raw=encode({"error": {"message": MOON, "code": "bad"}}))
+async def test_an_error_in_an_answer_that_says_200_is_told(either: Shared, path: str) -> None:
+    async with talk(*either) as session:
+        either.upstream.script = lambda _: Reply(raw=encode({"error": {"message": MOON, "code": "bad"}}))
         outcome = await session.one(path, stream=False)
         assert outcome.status == 502
         assert MOON in outcome.error["message"]
@@ -407,9 +444,9 @@ async def test_a_stream_that_breaks_before_its_first_chunk_is_a_plain_502(
 
 @both_apis
 @on_shared
-async def test_a_stream_that_is_hung_up_on_before_its_first_chunk_is_a_plain_502(shared: Shared, path: str) -> None:
-    async with talk(*shared) as session:
-        shared.upstream.script = lambda _: says("never", break_after=0)
+async def test_a_stream_that_is_hung_up_on_before_its_first_chunk_is_a_plain_502(either: Shared, path: str) -> None:
+    async with talk(*either) as session:
+        either.upstream.script = lambda _: says("never", break_after=0)
         outcome = await session.one(path, stream=True)
         assert (outcome.status, outcome.error["code"]) == (502, "upstream_broke_off")
 
@@ -458,9 +495,9 @@ async def test_a_stream_that_breaks_after_its_first_chunk_ends_with_the_error(
 
 @both_apis
 @on_shared
-async def test_a_stream_that_is_hung_up_on_in_the_middle_ends_with_the_error(shared: Shared, path: str) -> None:
-    async with talk(*shared, said=["one two"]) as session:
-        shared.upstream.script = lambda _: says("one two three", break_after=3)
+async def test_a_stream_that_is_hung_up_on_in_the_middle_ends_with_the_error(either: Shared, path: str) -> None:
+    async with talk(*either, said=["one two"]) as session:
+        either.upstream.script = lambda _: says("one two three", break_after=3)
         outcome = await session.one(path, stream=True)
         assert outcome.failure(path)["code"] == "upstream_broke_off"
 
@@ -507,18 +544,20 @@ async def test_an_odd_answer_is_taken_or_refused_but_no_failure_of_ours(
 
 @both_apis
 @streamed_or_not
-async def test_a_model_server_that_is_down_is_502(data: Path, upstream: Upstream, path: str, stream: bool) -> None:
+async def test_a_model_server_that_is_down_is_502(
+    data: Path, model: Upstream, dialect: Dialect, path: str, stream: bool
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        async with serving(data, upstream=upstream.url) as server:
+        async with serving(data, upstream=model.url, upstream_api=dialect) as server:
             await server.chat("zero", "s1")
-        async with serving(data, upstream=nowhere) as server:
+        async with serving(data, upstream=nowhere, upstream_api=dialect) as server:
             outcome = await Talk(server, "s1").one(path, stream=stream)
             assert (outcome.status, outcome.error["code"]) == (502, "upstream_unreachable")
             assert nowhere in outcome.error["message"]
-    async with serving(data, upstream=upstream.url) as server:
-        await Talk(server, "s1").check_forgotten(upstream)
+    async with serving(data, upstream=model.url, upstream_api=dialect) as server:
+        await Talk(server, "s1").check_forgotten(model)
 
 
 @both_apis
@@ -538,11 +577,11 @@ async def test_a_model_server_that_is_down_is_502(data: Path, upstream: Upstream
     ],
 )
 async def test_a_model_server_that_breaks_its_connection_is_502(
-    data: Path, path: str, stream: bool, bad: bytes, code: str
+    data: Path, dialect: Dialect, path: str, stream: bool, bad: bytes, code: str
 ) -> None:
     async with (
         canned_upstream() as canned,
-        serving(data, upstream=canned.url) as server,
+        serving(data, upstream=canned.url, upstream_api=dialect) as server,
         talk(server, canned) as session,
     ):
         canned.bad = bad
@@ -561,8 +600,8 @@ async def test_a_model_server_that_breaks_its_connection_is_502(
         pytest.param(http(b"", "500 Oops"), "upstream_error", id="500"),
     ],
 )
-async def test_a_list_of_models_that_can_not_be_had_is_502(data: Path, bad: bytes, code: str) -> None:
-    async with canned_upstream() as canned, serving(data, upstream=canned.url) as server:
+async def test_a_list_of_models_that_can_not_be_had_is_502(data: Path, dialect: Dialect, bad: bytes, code: str) -> None:
+    async with canned_upstream() as canned, serving(data, upstream=canned.url, upstream_api=dialect) as server:
         canned.bad = bad
         with pytest.raises(openai.InternalServerError) as raised:
             await server.openai.models.list()
@@ -578,22 +617,27 @@ WORK_FAST = Timeouts(connect_s=5.0, first_byte_s=5.0, total_s=0.2)
 @both_apis
 @streamed_or_not
 async def test_a_model_server_that_does_not_begin_in_time_is_504(
-    data: Path, upstream: Upstream, path: str, stream: bool
+    data: Path, model: Upstream, dialect: Dialect, path: str, stream: bool
 ) -> None:
-    async with serving(data, upstream=upstream.url, timeouts=HURRY) as server, talk(server, upstream) as session:
-        upstream.gate.clear()
+    async with (
+        serving(data, upstream=model.url, upstream_api=dialect, timeouts=HURRY) as server,
+        talk(server, model) as session,
+    ):
+        model.gate.clear()
         outcome = await session.one(path, stream=stream)
         assert (outcome.status, outcome.error["code"]) == (504, "upstream_timeout")
         assert "did not begin to answer in 0.1 s" in outcome.error["message"]
 
 
 @both_apis
-async def test_after_a_keep_alive_a_failure_is_told_in_the_stream(data: Path, upstream: Upstream, path: str) -> None:
+async def test_after_a_keep_alive_a_failure_is_told_in_the_stream(
+    data: Path, model: Upstream, dialect: Dialect, path: str
+) -> None:
     async with (
-        serving(data, upstream=upstream.url, timeouts=HURRY, keepalive_s=0.01) as server,
-        talk(server, upstream) as session,
+        serving(data, upstream=model.url, upstream_api=dialect, timeouts=HURRY, keepalive_s=0.01) as server,
+        talk(server, model) as session,
     ):
-        upstream.gate.clear()
+        model.gate.clear()
         outcome = await session.one(path, stream=True)
         assert outcome.body.startswith(": keepalive\n\n")
         assert outcome.failure(path)["code"] == "upstream_timeout"
@@ -601,14 +645,16 @@ async def test_after_a_keep_alive_a_failure_is_told_in_the_stream(data: Path, up
 
 
 @both_apis
-async def test_a_stream_that_takes_too_long_ends_with_the_error(data: Path, upstream: Upstream, path: str) -> None:
+async def test_a_stream_that_takes_too_long_ends_with_the_error(
+    data: Path, model: Upstream, dialect: Dialect, path: str
+) -> None:
     async with (
-        serving(data, upstream=upstream.url, timeouts=WORK_FAST) as server,
-        talk(server, upstream, said=["one"]) as session,
+        serving(data, upstream=model.url, upstream_api=dialect, timeouts=WORK_FAST) as server,
+        talk(server, model, said=["one"]) as session,
     ):
-        upstream.script = lambda _: says("one two three")
-        upstream.stream_gate_after = 2
-        upstream.gate.clear()
+        model.script = lambda _: says("one two three")
+        model.stream_gate_after = 2
+        model.gate.clear()
         error = (await session.one(path, stream=True)).failure(path)
         assert error["code"] == "upstream_timeout"
         assert "more than 0.2 s" in error["message"]
@@ -616,20 +662,23 @@ async def test_a_stream_that_takes_too_long_ends_with_the_error(data: Path, upst
 
 @both_apis
 async def test_a_stream_that_takes_too_long_to_its_first_chunk_is_504(
-    data: Path, upstream: Upstream, path: str
+    data: Path, model: Upstream, dialect: Dialect, path: str
 ) -> None:
-    async with serving(data, upstream=upstream.url, timeouts=WORK_FAST) as server, talk(server, upstream) as session:
-        upstream.stream_gate_after = 0
-        upstream.gate.clear()
+    async with (
+        serving(data, upstream=model.url, upstream_api=dialect, timeouts=WORK_FAST) as server,
+        talk(server, model) as session,
+    ):
+        model.stream_gate_after = 0
+        model.gate.clear()
         outcome = await session.one(path, stream=True)
         assert (outcome.status, outcome.error["code"]) == (504, "upstream_timeout")
 
 
 @both_apis
-async def test_an_answer_that_takes_too_long_is_504(data: Path, path: str) -> None:
+async def test_an_answer_that_takes_too_long_is_504(data: Path, dialect: Dialect, path: str) -> None:
     async with (
         canned_upstream() as canned,
-        serving(data, upstream=canned.url, timeouts=WORK_FAST) as server,
+        serving(data, upstream=canned.url, upstream_api=dialect, timeouts=WORK_FAST) as server,
         talk(server, canned) as session,
     ):
         canned.bad = http(b'{"choi', length=1_000)
@@ -640,25 +689,30 @@ async def test_an_answer_that_takes_too_long_is_504(data: Path, path: str) -> No
 
 @streamed_or_not
 async def test_the_time_for_the_whole_answer_counts_before_its_first_byte_too(
-    data: Path, upstream: Upstream, stream: bool
+    data: Path, model: Upstream, dialect: Dialect, stream: bool
 ) -> None:
-    async with serving(data, upstream=upstream.url, timeouts=WORK_FAST) as server, talk(server, upstream) as session:
-        upstream.gate.clear()
+    async with (
+        serving(data, upstream=model.url, upstream_api=dialect, timeouts=WORK_FAST) as server,
+        talk(server, model) as session,
+    ):
+        model.gate.clear()
         async with asyncio.timeout(0.5):
             outcome = await session.one(CHAT, stream=stream)
         assert (outcome.status, outcome.error["code"]) == (504, "upstream_timeout")
 
 
 @both_apis
-async def test_a_stream_that_waits_in_vain_for_its_session_is_whole(data: Path, upstream: Upstream, path: str) -> None:
-    async with serving(data, upstream=upstream.url, lock_wait_s=0.1, keepalive_s=0.02) as server:
-        upstream.gate.clear()
+async def test_a_stream_that_waits_in_vain_for_its_session_is_whole(
+    data: Path, model: Upstream, dialect: Dialect, path: str
+) -> None:
+    async with serving(data, upstream=model.url, upstream_api=dialect, lock_wait_s=0.1, keepalive_s=0.02) as server:
+        model.gate.clear()
         first = asyncio.create_task(server.chat("zero", "s1"))
-        await upstream.wait_for_requests(1)
+        await model.wait_for_requests(1)
         outcome = await Talk(server, "s1").one(path, stream=True)
         error = outcome.error if outcome.status == 409 else outcome.failure(path)
         assert error["code"] == "conversation_locked"
-        upstream.gate.set()
+        model.gate.set()
         await first
         assert [text for text, _ in await Talk(server, "s1").shown()] == ["zero", "1: zero"]
 
@@ -705,16 +759,16 @@ async def test_a_failed_turn_that_is_not_to_be_stored_is_not(
 @streamed_or_not
 @on_shared
 async def test_the_sdk_raises_what_the_model_server_refused(
-    shared: Shared, stream: bool, reply: Reply, error: type[openai.APIStatusError], code: str
+    either: Shared, stream: bool, reply: Reply, error: type[openai.APIStatusError], code: str
 ) -> None:
-    shared.upstream.script = lambda _: reply
+    either.upstream.script = lambda _: reply
     with pytest.raises(error, match=MOON) as in_chat:
-        await shared.server.openai.chat.completions.create(
+        await either.server.openai.chat.completions.create(
             model="m", messages=[{"role": "user", "content": "one"}], stream=stream
         )
     with pytest.raises(error, match=MOON) as in_responses:
-        await shared.server.openai.responses.create(model="m", input="one", stream=stream)
-    mend(shared.upstream)
+        await either.server.openai.responses.create(model="m", input="one", stream=stream)
+    mend(either.upstream)
     for raised in (in_chat.value, in_responses.value):
         assert raised.code == code
         assert (raised.request_id or "").startswith("req_")
@@ -722,34 +776,34 @@ async def test_the_sdk_raises_what_the_model_server_refused(
 
 
 @on_shared
-async def test_the_sdk_raises_what_breaks_a_chat_off(shared: Shared) -> None:
+async def test_the_sdk_raises_what_breaks_a_chat_off(either: Shared) -> None:
     heard: list[str] = []
 
     async def listen() -> None:
-        chunks = await shared.server.openai.chat.completions.create(
+        chunks = await either.server.openai.chat.completions.create(
             model="m", messages=[{"role": "user", "content": "one"}], stream=True
         )
         async for piece in chunks:
             heard.extend(choice.delta.content or "" for choice in piece.choices)
 
-    shared.upstream.script = lambda _: says("one two three", break_after=2)
+    either.upstream.script = lambda _: says("one two three", break_after=2)
     with pytest.raises(openai.APIError) as raised:
         await listen()
-    mend(shared.upstream)
+    mend(either.upstream)
     assert raised.value.code == "upstream_broke_off"
     assert "".join(heard) == "one"
 
 
 @on_shared
-async def test_the_sdk_is_told_what_breaks_a_response_off(shared: Shared) -> None:
-    shared.upstream.script = lambda _: says("one two three", break_after=2)
-    events = [event async for event in await shared.server.openai.responses.create(model="m", input="one", stream=True)]
-    mend(shared.upstream)
+async def test_the_sdk_is_told_what_breaks_a_response_off(either: Shared) -> None:
+    either.upstream.script = lambda _: says("one two three", break_after=2)
+    events = [event async for event in await either.server.openai.responses.create(model="m", input="one", stream=True)]
+    mend(either.upstream)
     last = events[-1]
     assert isinstance(last, ResponseFailedEvent)
     assert last.response.error
     assert str(last.response.error.code) == "upstream_broke_off"
-    read = await shared.server.openai.responses.retrieve(last.response.id)
+    read = await either.server.openai.responses.retrieve(last.response.id)
     assert read.error == last.response.error
 
 
@@ -767,8 +821,8 @@ async def until_ended(session: Talk) -> None:
 
 @both_apis
 @on_shared
-async def test_a_client_that_hangs_up_in_the_middle_of_a_stream_cancels_its_turn(shared: Shared, path: str) -> None:
-    server, upstream = shared
+async def test_a_client_that_hangs_up_in_the_middle_of_a_stream_cancels_its_turn(either: Shared, path: str) -> None:
+    server, upstream = either
     async with talk(server, upstream, said=["one"], status="cancelled") as session:
         upstream.script = lambda _: says("one two three")
         upstream.stream_gate_after = 2
@@ -786,9 +840,9 @@ async def test_a_client_that_hangs_up_in_the_middle_of_a_stream_cancels_its_turn
 @streamed_or_not
 @on_shared
 async def test_a_client_that_hangs_up_before_the_first_byte_cancels_its_turn(
-    shared: Shared, path: str, stream: bool
+    either: Shared, path: str, stream: bool
 ) -> None:
-    server, upstream = shared
+    server, upstream = either
     async with talk(server, upstream, status="cancelled") as session:
         upstream.gate.clear()
         sent = len(upstream.requests)

@@ -4,25 +4,16 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-import msgspec
+
+from tools.tables import Tables, underscored
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 CONFIG_FILE = "turnlog.toml"
-MODELS_TABLE = "models"
 GC_THRESHOLD = 50_000
-
-
-class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What can be said of one model in the configuration file; what is not said is as for all."""
-
-    context_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    compress_at: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    summary_model: str | None = None
-    summary_prompt: str | None = None
 
 
 def option(flag: str, *more: str, **settings: Any) -> Callable[[F], F]:
@@ -55,39 +46,17 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
         config = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path} can not be read: {error}") from error
-    config = _underscored(config)
-    context.obj = _models_of(path, config.pop(MODELS_TABLE, {}))
+    config = underscored(config)
+    context.obj = Tables(path, config.pop("models", {}), config.pop("upstreams", {}))
     group = context.command
     assert isinstance(group, click.Group)  # noqa: S101 (the option is the group's)
     if unknown := sorted(config.keys() - _settings_of(group)):
         raise click.BadParameter(
-            f"{path} holds unknown settings: {', '.join(unknown)} (a flat list of flags, and [models.NAME] tables)"
+            f"{path} holds unknown settings: {', '.join(unknown)}"
+            " (a flat list of flags, and [models.NAME] and [upstreams.NAME] tables)"
         )
     context.default_map = _defaults_for(group, config)
     return path
-
-
-def _underscored(table: dict[str, Any]) -> dict[str, Any]:
-    """The settings by the names they have in Python, however they are spelt."""
-    return {key.replace("-", "_"): value for key, value in table.items()}
-
-
-def _models_of(path: Path, tables: object) -> dict[str, dict[str, Any]]:
-    """The settings of single models: `[models.NAME]` tables, `[models."*"]` for all that have none of their own."""
-    if isinstance(tables, dict):
-        tables = {name: _underscored(table) if isinstance(table, dict) else table for name, table in tables.items()}
-    try:
-        return {name: _table_of(name, table) for name, table in msgspec.convert(tables, dict[str, Any]).items()}
-    except msgspec.ValidationError as error:
-        raise click.BadParameter(f"{path}: {error}") from error
-
-
-def _table_of(name: str, table: object) -> dict[str, Any]:
-    try:
-        settings: dict[str, Any] = msgspec.to_builtins(msgspec.convert(table, ModelTable))
-    except msgspec.ValidationError as error:
-        raise msgspec.ValidationError(f'[models."{name}"] holds what is no setting of a model: {error}') from error
-    return settings
 
 
 def _settings_of(group: click.Group) -> set[str | None]:

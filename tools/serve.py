@@ -2,19 +2,19 @@
 
 import errno
 import ipaddress
-import os
-import shlex
 import socket
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 import msgspec
 import uvloop
 
 from api import keys as keyring
-from api.keys import CHARACTERS_MIN, FIRST_KEY_FILE, KeyProblem
+from api.keys import CHARACTERS_MIN, KeyProblem
 from api.models.builtin import NAME as BUILTIN
+from api.models.retries import Retries
+from api.models.router import Dialect
 from api.models.upstream import Timeouts
 from api.server import serve as run
 from api.settings import HistoryOnFailure, RunsAfterCrash, Settings
@@ -22,8 +22,11 @@ from api.turns.compress import Compression
 from eventstore.log import LogError
 from projections.runner import ViewsUnavailable
 from tools import logs
+from tools.greeting import greet
 from tools.options import data_option, made, option
 from tools.progress import bar
+from tools.tables import Tables
+from tools.upstreams import base_url, key_from, upstreams_of
 
 _DEFAULT = Settings(data=Path())
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -35,6 +38,20 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @option("--port", type=click.IntRange(0, 65_535), default=_DEFAULT.port, show_default=True, help="0 takes a free one.")
 @option("--upstream", default="", help="Base URL of an OpenAI-compatible model server, such as http://host:8000/v1.")
 @option("--upstream-key-env", default="", help="Name of the environment variable that holds the model server's key.")
+@option(
+    "--upstream-api",
+    type=click.Choice(get_args(Dialect)),
+    default=_DEFAULT.upstream_api,
+    show_default=True,
+    help="What the model server is asked in: /v1/chat/completions or /v1/responses.",
+)
+@option(
+    "--upstream-retries",
+    type=click.IntRange(0, 10),
+    default=_DEFAULT.retries.times,
+    show_default=True,
+    help="How often a model server is asked again that can not be connected to, or is busy and soon free.",
+)
 @option("--default-model", default="", help="The model of requests that name none.")
 @option(
     "--connect-timeout-s",
@@ -154,12 +171,14 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 @click.pass_obj
 def serve(
-    models: dict[str, dict[str, Any]] | None,
+    tables: Tables | None,
     data: Path,
     host: str,
     port: int,
     upstream: str,
     upstream_key_env: str,
+    upstream_api: Dialect,
+    upstream_retries: int,
     default_model: str,
     connect_timeout_s: float,
     first_byte_timeout_s: float,
@@ -186,7 +205,8 @@ def serve(
 ) -> None:
     """Run the server until it is told to stop (Ctrl-C or SIGTERM).
 
-    Without --upstream a built-in model answers: it shows what the session remembers, offline.
+    Without --upstream a built-in model answers: it shows what the session remembers, offline. More model servers, and
+    which models each is for, go into [upstreams.NAME] tables of turnlog.toml; --upstream is then for all other models.
     """
     logs.configure(log_level)
     if no_auth and not _is_loopback(host):
@@ -197,14 +217,19 @@ def serve(
         summary_model=summary_model,
         summary_prompt=summary_prompt,
     )
+    models = tables.models if tables else {}
+    upstreams = upstreams_of(tables, has_default=bool(upstream))
     settings = Settings(
         data=made(data),
         host=host,
         port=port,
-        upstream=_base_url(upstream),
-        upstream_key=_key_from(upstream_key_env),
+        upstream=base_url(upstream, "--upstream"),
+        upstream_key=key_from(upstream_key_env, "--upstream-key-env"),
+        upstream_api=upstream_api,
+        upstreams=upstreams,
+        retries=Retries(upstream_retries),
         timeouts=Timeouts(connect_timeout_s, first_byte_timeout_s, total_timeout_s),
-        default_model=default_model or ("" if upstream else BUILTIN),
+        default_model=default_model or ("" if upstream or upstreams else BUILTIN),
         api_key="" if no_auth else api_key,
         auth=not no_auth,
         cors_origins=cors_origin,
@@ -213,7 +238,7 @@ def serve(
         keepalive_s=keepalive_s,
         synchronous=synchronous,
         compression=compression,
-        models={name: msgspec.structs.replace(compression, **table) for name, table in (models or {}).items()},
+        models={name: msgspec.structs.replace(compression, **table) for name, table in models.items()},
         responses_max=max_responses,
         response_ttl_s=response_ttl_s,
         memory=memory,
@@ -228,7 +253,7 @@ def serve(
 def _run(settings: Settings, new_key: str | None) -> None:
     try:
         with bar("rebuilding views", lambda: None) as progress:
-            uvloop.run(run(settings, ready=lambda url: _greet(url, settings, new_key), progress=progress))
+            uvloop.run(run(settings, ready=lambda url: greet(url, settings, new_key), progress=progress))
     except (LogError, ViewsUnavailable) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -251,50 +276,6 @@ def _prepare_keys(settings: Settings) -> str | None:
         return keyring.first_key(settings.data)
     except KeyProblem as error:
         raise click.ClickException(str(error)) from error
-
-
-def _greet(url: str, settings: Settings, new_key: str | None) -> None:
-    """Tell a person what to do next. On stdout: the log has stderr."""
-    first_key = settings.data / FIRST_KEY_FILE
-    if not settings.auth:
-        bearer = ""
-    elif settings.api_key:
-        bearer = ' -H "Authorization: Bearer $TURNLOG_API_KEY"'
-    elif new_key:
-        click.echo(f"API key (made just now, kept in {first_key}): {new_key}")
-        bearer = f' -H "Authorization: Bearer {new_key}"'
-    elif first_key.exists():
-        click.echo(f"API key: in {first_key}")
-        bearer = f' -H "Authorization: Bearer $(cat {shlex.quote(str(first_key))})"'
-    else:
-        click.echo("No key of your own at hand? Make one: turnlog keys add NAME")
-        bearer = ' -H "Authorization: Bearer YOUR_KEY"'
-    body = '{"messages": [{"role": "user", "content": "Hello, I am Ada."}]}'
-    if not settings.default_model:
-        body = '{"model": "YOUR_MODEL", ' + body[1:]
-    url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    session = ' -H "X-Hermes-Session-Id: my-first-session"' if settings.auth else ""
-    click.echo(f"turnlog serves {url} (model: {settings.upstream or 'built-in'}, data: {settings.data})")
-    click.echo(f"Try it:\n  curl {url}/v1/chat/completions{bearer}{session} -d {shlex.quote(body)}")
-
-
-def _base_url(url: str) -> str:
-    url = url.rstrip("/")
-    if not url:
-        return ""
-    scheme, separator, rest = url.partition("://")
-    if scheme not in ("http", "https") or not separator or not rest:
-        raise click.UsageError(f"--upstream expects a URL such as http://127.0.0.1:8000/v1, got '{url}'")
-    return url if "/" in rest else f"{url}/v1"
-
-
-def _key_from(variable: str) -> str:
-    if not variable:
-        return ""
-    key = os.environ.get(variable, "")
-    if not key:
-        raise click.UsageError(f"--upstream-key-env names {variable}, which is not set")
-    return key
 
 
 def _is_loopback(host: str) -> bool:

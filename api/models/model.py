@@ -14,6 +14,9 @@ from typing import Any, Protocol
 import msgspec
 
 NULL = msgspec.Raw(b"null")  # what a `Raw` field holds where there is nothing
+# Parameters of the Responses API that the chat API has none for: only a server that speaks the former is sent them.
+REASONING_SUMMARY = "reasoning.summary"
+RESPONSES_ONLY = frozenset({REASONING_SUMMARY})
 
 
 class Prompt(msgspec.Struct, frozen=True):

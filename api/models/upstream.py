@@ -1,13 +1,14 @@
-"""A model server that speaks OpenAI's `/v1/chat/completions`.
+"""A model server over HTTP, whatever it speaks.
 
 One connection pool, three time limits: to connect, to the first byte of an answer, and for the whole of it. Whatever
-goes wrong comes out as a `ModelError` that says whose fault it is.
+goes wrong comes out as a `ModelError` that says whose fault it is. `chat.py` and `responses.py` are the dialects.
 """
 
 import asyncio
 import contextlib
 import io
-import re
+import itertools
+import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -15,24 +16,21 @@ import aiohttp
 import msgspec
 
 from api.models.model import (
-    NULL,
-    Answer,
-    Chunk,
     ModelBroke,
     ModelGarbage,
     ModelInfo,
     ModelRefused,
     ModelTimeout,
     ModelUnreachable,
-    Prompt,
 )
+from api.models.refused import refusal
+from api.models.retries import BUSY, Retries, seconds_in
 from api.models.sse import EventReader, EventTooLong
 
 CONNECTIONS_MAX = 1_000
 ANSWER_BYTES_MAX = 64_000_000
 PIECE_BYTES = 1_000_000
 ERROR_BYTES_MAX = 64_000
-ERROR_CHARACTERS_MAX = 2_000
 # Shorter than the five seconds after which common model servers close an idle connection.
 IDLE_S = 4.0
 
@@ -45,44 +43,30 @@ class Timeouts(msgspec.Struct, frozen=True):
     total_s: float = 600.0
 
 
-class _Choice(msgspec.Struct):
-    message: msgspec.Raw
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: msgspec.Raw = NULL
+class _NotConnected(ModelUnreachable):
+    """No connection could be made: nothing was sent."""
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice] = []
-    error: Any = None
-    usage: msgspec.Raw = NULL
-    model: str = ""
-    system_fingerprint: str | None = None
-    service_tier: str | None = None
-    moderation: msgspec.Raw = NULL
+class _Listed(msgspec.Struct):
+    id: str
+    created: Any = 0
+    owned_by: Any = ""
 
 
-class _StreamedChunk(Chunk):
-    error: Any = None
+class _List(msgspec.Struct):
+    data: list[_Listed] | None  # Ollama says null where it has none
 
 
-class _Models(msgspec.Struct):
-    data: list[ModelInfo]
+_decode_list = msgspec.json.Decoder(_List).decode
 
 
-_decode_completion = msgspec.json.Decoder(_Completion, strict=False).decode
-_decode_chunk = msgspec.json.Decoder(_StreamedChunk, strict=False).decode
-_decode_models = msgspec.json.Decoder(_Models, strict=False).decode
-_encode = msgspec.json.Encoder().encode
-_CODE = re.compile(r"[\w.:/-]{1,64}", re.ASCII)  # what a model server calls an error is told in headers and logs too
+class UpstreamServer:
+    """The model server at a base URL such as `https://api.openai.com/v1`. Close it: it holds connections."""
 
-
-class UpstreamModel:
-    """The model server at a base URL such as `https://api.openai.com/v1`. Use it as a context: it holds connections."""
-
-    def __init__(self, base_url: str, key: str, timeouts: Timeouts) -> None:
+    def __init__(self, base_url: str, key: str, timeouts: Timeouts, retries: Retries) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts
+        self._retries = retries
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s, connect=timeouts.connect_s),
@@ -94,69 +78,70 @@ class UpstreamModel:
         """Hang up."""
         await self._client.close()
 
-    async def complete(self, prompt: Prompt) -> Answer:
-        """See `Model.complete`."""
-        async with self._ask("POST", "/chat/completions", _body(prompt)) as pieces:
-            body = await _whole(pieces)
-        try:
-            body.decode()  # the message is kept as it is, and must be text
-            return _answer(_decode_completion(body))
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise ModelGarbage(f"the model server's answer is not a chat completion: {error}") from error
-
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
-        """See `Model.stream`."""
-        body = _body(prompt, stream=True, stream_options={"include_usage": True})
-        async with self._ask("POST", "/chat/completions", body) as pieces:
-            events = EventReader()
-            has_begun, is_empty = False, True
-            async for piece in pieces:
-                is_empty = False
-                for data in _events(events, piece):
-                    if data == b"[DONE]":
-                        return
-                    yield _chunk(data)
-                    has_begun = True
-            if not (has_begun or is_empty):
-                raise ModelGarbage("the model server was asked for a stream and sent something else")
-
     async def models(self) -> list[ModelInfo]:
         """See `Model.models`."""
-        async with self._ask("GET", "/models") as pieces:
-            body = await _whole(pieces)
+        async with self.ask("GET", "/models") as pieces:
+            body = await whole(pieces)
         try:
-            return _decode_models(body).data
-        except msgspec.DecodeError as error:
+            listed = _decode_list(body).data or []
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ModelGarbage(f"the model server's list of models can not be read: {error}") from error
+        return [_info(entry) for entry in listed]
 
     @contextlib.asynccontextmanager
-    async def _ask(
+    async def ask(
         self, method: str, path: str, body: bytes | None = None
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """Send a request; the body of its answer, in pieces. Anything but a 200 is a `ModelRefused`."""
         give_up = asyncio.get_running_loop().time() + self._timeouts.total_s
         async with (
-            await self._first_byte(method, path, body) as response,
+            await self._answered(method, path, body) as response,
             contextlib.aclosing(self._pieces(response, give_up)) as pieces,
         ):
             if response.status != 200:
-                raise await _refusal(response, pieces)
+                raise await _refused(response, pieces)
             yield pieces
 
-    async def _first_byte(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+    async def _answered(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        """The beginning of an answer; the request is sent again where nothing can have come of it (`retries.py`)."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + min(self._timeouts.first_byte_s, self._timeouts.total_s)
+        for tried in itertools.count():
+            try:
+                response = await self._first_byte(method, path, body, give_up)
+            except _NotConnected:
+                pause_s = self._retries.pause_before(tried, random.random())  # noqa: S311 (no secret)
+                if pause_s is None or loop.time() + pause_s > give_up:
+                    raise
+            else:
+                pause_s = self._pause_asked(response, tried) if response.status in BUSY else None
+                if pause_s is None or loop.time() + pause_s > give_up:
+                    return response
+                response.close()
+            await asyncio.sleep(pause_s)
+        raise AssertionError  # counting does not end
+
+    def _pause_asked(self, response: aiohttp.ClientResponse, tried: int) -> float | None:
+        """How long a busy model server asks to be left alone; None where it does not, or not to be asked again."""
+        asked_s = seconds_in(response.headers.get("retry-after", ""))
+        if asked_s is None or response.headers.get("x-should-retry") == "false":
+            return None
+        return self._retries.pause_before(tried, random.random(), asked_s)  # noqa: S311 (no secret)
+
+    async def _first_byte(self, method: str, path: str, body: bytes | None, give_up: float) -> aiohttp.ClientResponse:
         headers = {"content-type": "application/json"} if body else {}
         limits = self._timeouts
-        wait_s = min(limits.first_byte_s, limits.total_s)
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout_at(give_up):
                 return await self._client.request(method, self._base_url + path, data=_payload(body), headers=headers)
         except aiohttp.ServerTimeoutError:
             raise ModelTimeout(f"no connection to the model server within {limits.connect_s:g} s") from None
         except TimeoutError:
+            wait_s = min(limits.first_byte_s, limits.total_s)
             raise ModelTimeout(f"the model server did not begin to answer in {wait_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
             reason = error.strerror or str(error)
-            raise ModelUnreachable(f"the model server at {self._base_url} can not be reached: {reason}") from error
+            raise _NotConnected(f"the model server at {self._base_url} can not be reached: {reason}") from error
         except aiohttp.ClientResponseError as error:
             raise ModelGarbage(f"the model server at {self._base_url} does not speak HTTP: {error.message}") from error
         except aiohttp.ClientError as error:
@@ -178,72 +163,8 @@ class UpstreamModel:
             yield piece
 
 
-def _payload(body: bytes | None) -> io.BytesIO | bytes | None:
-    """A large body as a file: aiohttp sends that in pieces, where bytes would hold up everybody else."""
-    return io.BytesIO(body) if body and len(body) > PIECE_BYTES else body
-
-
-def _body(prompt: Prompt, **fields: object) -> bytes:
-    messages = [msgspec.Raw(message) for message in prompt.messages]
-    return _encode({"model": prompt.model, "messages": messages, **prompt.parameters, **fields})
-
-
-def _answer(completion: _Completion) -> Answer:
-    if completion.error:
-        raise _told(502, completion.error)
-    if not completion.choices:
-        raise ValueError("it has no choices")
-    if not all(bytes(choice.message).lstrip().startswith(b"{") for choice in completion.choices):
-        raise ValueError("a choice's message is not an object")
-    first, *others = sorted(completion.choices, key=lambda choice: choice.index)
-    extra = {
-        "logprobs": first.logprobs,
-        "system_fingerprint": completion.system_fingerprint,
-        "service_tier": completion.service_tier,
-        "moderation": completion.moderation,
-        "choices": [{"finish_reason": o.finish_reason or "stop", "logprobs": o.logprobs} for o in others] or None,
-    }
-    said = {name: value for name, value in extra.items() if value not in (None, NULL)}
-    return Answer(
-        message=bytes(first.message),
-        finish_reason=first.finish_reason or "stop",
-        usage=b"" if completion.usage == NULL else bytes(completion.usage),
-        model=completion.model,
-        alternatives=tuple(bytes(choice.message) for choice in others),
-        extra=_encode(said) if said else b"",
-    )
-
-
-def _events(events: EventReader, piece: bytes) -> list[bytes]:
-    try:
-        return list(events.feed(piece))
-    except EventTooLong as error:
-        raise ModelGarbage(f"the model server's stream can not be read: {error}") from error
-
-
-def _chunk(data: bytes) -> Chunk:
-    try:
-        chunk = _decode_chunk(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelGarbage(f"the model server's stream holds what is not a chat chunk: {error}") from error
-    if chunk.error:
-        raise _told(502, chunk.error)
-    if not all(_is_delta(choice.delta) for choice in chunk.choices):
-        raise ModelGarbage("the model server's stream holds a delta that can not be added to a message")
-    return chunk
-
-
-def _is_delta(delta: dict[str, Any]) -> bool:
-    """Whether what we add up is of a kind that can be; what we only keep may be anything."""
-    calls = delta.get("tool_calls") or []
-    return (
-        isinstance(delta.get("content") or "", str | list)
-        and isinstance(calls, list)
-        and all(isinstance(call, dict) and isinstance(call.get("function") or {}, dict) for call in calls)
-    )
-
-
-async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
+async def whole(pieces: AsyncIterator[bytes]) -> bytes:
+    """A body that is not streamed; raises `ModelGarbage` where it does not end."""
     body = bytearray()
     async for piece in pieces:
         body += piece
@@ -252,26 +173,31 @@ async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
     return bytes(body)
 
 
-async def _refusal(response: aiohttp.ClientResponse, pieces: AsyncIterator[bytes]) -> ModelRefused:
-    body = (await _whole(pieces))[:ERROR_BYTES_MAX]
+def events_in(events: EventReader, piece: bytes) -> list[bytes]:
+    """The data of the events that a piece of a stream completes; raises `ModelGarbage`."""
+    try:
+        return list(events.feed(piece))
+    except EventTooLong as error:
+        raise ModelGarbage(f"the model server's stream can not be read: {error}") from error
+
+
+def _payload(body: bytes | None) -> io.BytesIO | bytes | None:
+    """A large body as a file: aiohttp sends that in pieces, where bytes would hold up everybody else."""
+    return io.BytesIO(body) if body and len(body) > PIECE_BYTES else body
+
+
+def _info(listed: _Listed) -> ModelInfo:
+    """An entry as the SDKs have it, whatever the model server leaves out."""
+    created = listed.created if isinstance(listed.created, int) else 0
+    return ModelInfo(listed.id, created, listed.owned_by if isinstance(listed.owned_by, str) else "")
+
+
+async def _refused(response: aiohttp.ClientResponse, pieces: AsyncIterator[bytes]) -> ModelRefused:
+    body = (await whole(pieces))[:ERROR_BYTES_MAX]
     try:
         told = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         told = body.decode(errors="replace")
     if isinstance(told, dict):
         told = told.get("error") or told
-    return _told(response.status, told, response.headers.get("retry-after", ""))
-
-
-def _told(status: int, told: object, retry_after: str = "") -> ModelRefused:
-    """A refusal from whatever a model server says: OpenAI's envelope, another object, or plain text."""
-    error = told if isinstance(told, dict) else {"message": told}
-    message = str(error.get("message") or error.get("detail") or told or "no reason given")
-    code, param = error.get("code"), error.get("param")
-    return ModelRefused(
-        status,
-        message[:ERROR_CHARACTERS_MAX],
-        code=code if isinstance(code, str) and _CODE.fullmatch(code) else None,
-        param=param if isinstance(param, str) else None,
-        retry_after=retry_after,
-    )
+    return refusal(response.status, told, response.headers.get("retry-after", ""))

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 
-from api.context import GUARD, KEYRING, MODEL, SETTINGS, TURNS, answer
+from api.context import CATALOGUE, GUARD, KEYRING, SETTINGS, TURNS, answer
 from api.turns.refusals import ShuttingDown
 from api.wire.headers import IDEMPOTENCY_KEY, IDENTITY, MEMORY, SESSION_ID, SESSION_KEY
 
@@ -20,8 +20,13 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 
 async def models(request: web.Request) -> web.StreamResponse:
-    """The models of the model server. Any other name is passed on to it as well."""
-    return answer({"object": "list", "data": await request.app[MODEL].models()})
+    """The models of the model servers. Any other name is passed on to them as well."""
+    return answer({"object": "list", "data": await request.app[CATALOGUE].all()})
+
+
+async def model(request: web.Request) -> web.StreamResponse:
+    """One of them, by its name."""
+    return answer(await request.app[CATALOGUE].one(request.match_info["model"]))
 
 
 async def capabilities(request: web.Request) -> web.StreamResponse:

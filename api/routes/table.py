@@ -2,6 +2,7 @@
 
 from aiohttp import hdrs
 
+from api.models.model import ModelInfo
 from api.routes import (
     chat,
     compress,
@@ -52,6 +53,7 @@ ROUTES: tuple[Route, ...] = (
     Route(SERVICE, GET, "/health", service.health, "health", answer=Health, is_open=True),
     Route(SERVICE, GET, "/v1/health", service.health, "health_v1", answer=Health, is_open=True),
     Route(SERVICE, GET, "/v1/models", service.models, "models", answer=ModelList),
+    Route(SERVICE, GET, "/v1/models/{model:.+}", service.model, "model", answer=ModelInfo),
     Route(SERVICE, GET, "/v1/capabilities", service.capabilities, "capabilities", answer=Capabilities),
     Route(SERVICE, GET, "/openapi.json", description.openapi, "openapi", is_open=True),
     Route(SERVICE, GET, "/docs", description.docs, "docs", answers_html=True, is_open=True),

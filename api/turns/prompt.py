@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from api.models.model import Prompt
+from api.models.model import REASONING_SUMMARY, Prompt
 from eventstore.events import SessionStarted, TurnStarted
 from projections.messages import input_messages
 from projections.session import Session
@@ -120,7 +120,8 @@ def _text(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning(reasoning: dict[str, Any]) -> dict[str, Any]:
-    return {"reasoning_effort": reasoning["effort"]} if reasoning.get("effort") else {}
+    chat = {"reasoning_effort": reasoning.get("effort"), REASONING_SUMMARY: reasoning.get("summary")}
+    return {name: value for name, value in chat.items() if value}
 
 
 _TRANSLATED: dict[str, Callable[[Any], dict[str, Any]]] = {

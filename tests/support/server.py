@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from api.app import make_app
 from api.connections import Runner
+from api.models.retries import Retries
 from api.server import HEADER_BYTES_MAX
 from api.settings import Settings
 
@@ -62,6 +63,7 @@ class Server:
 async def serving(data: Path, *, upstream: str = "", **settings: Any) -> AsyncIterator[Server]:
     """A server in this process, on a real port. Leave the context to stop it, enter it again to restart it."""
     defaults: dict[str, Any] = {"api_key": KEY, "default_model": "m", "grace_s": 0.0, "lock_wait_s": 10.0}
+    defaults |= {"retries": Retries(pause_s=0.001)}
     app = make_app(Settings(data=data, upstream=upstream, **(defaults | settings)))
     runner = Runner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, max_field_size=HEADER_BYTES_MAX

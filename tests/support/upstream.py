@@ -1,4 +1,5 @@
 """A model server for tests: a real aiohttp server that speaks chat completions, scripted, and keeps what it was sent.
+`responses_upstream.py` has one that speaks the Responses API.
 
 No patching anywhere: turnlog's own client talks to it over HTTP. Nothing here sleeps; where a test needs an answer to
 wait, it holds the `gate`.
@@ -7,12 +8,14 @@ wait, it holds the `gate`.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 Message = dict[str, Any]
+U = TypeVar("U", bound="Upstream")
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
@@ -61,7 +64,12 @@ def echo(body: dict[str, Any]) -> Reply:
 
 
 class Upstream:
-    """The scripted server. `requests` are the decoded bodies it was sent, in order; `url` is its base URL."""
+    """The scripted server. `requests` are the decoded bodies it was sent, in order; `url` is its base URL.
+
+    `listed` are the models it lists; `lists` counts how often it did.
+    """
+
+    path = "/v1/chat/completions"
 
     def __init__(self) -> None:
         self.script: Script = echo
@@ -73,16 +81,28 @@ class Upstream:
         self.arrived = asyncio.Condition()
         self.stream_gate_after: int | None = None  # hold a stream at the gate after so many pieces
         self.pieces_sent = 0
+        self.listed: list[dict[str, Any]] = [{"id": "m1", "object": "model", "created": 5, "owned_by": "me"}]
+        self.lists = 0
 
     @property
     def messages(self) -> list[list[Message]]:
         """The messages of each request."""
-        return [request["messages"] for request in self.requests]
+        return [self.messages_in(request) for request in self.requests]
+
+    def messages_in(self, body: dict[str, Any]) -> list[Message]:
+        """The messages of a request."""
+        messages: list[Message] = body["messages"]
+        return messages
 
     async def wait_for_requests(self, count: int) -> None:
         """Return once `count` requests have come."""
         async with self.arrived:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
+
+    async def wait_for_lists(self, count: int) -> None:
+        """Return once its models were asked for `count` times."""
+        async with self.arrived:
+            await self.arrived.wait_for(lambda: self.lists >= count)
 
     async def wait_for_pieces(self, count: int) -> None:
         """Return once `count` streamed pieces have gone out."""
@@ -95,7 +115,7 @@ class Upstream:
         async with self.arrived:
             self.requests.append(body)
             self.arrived.notify_all()
-        reply = self.script(body)
+        reply = self.script(body | {"messages": self.messages_in(body)})
         if self.stream_gate_after is None:
             await self.gate.wait()
         if reply.status != 200:
@@ -104,14 +124,28 @@ class Upstream:
             return await self._stream(request, body, reply)
         if reply.raw is not None:
             return web.Response(body=reply.raw, content_type="application/json")
-        choice = {"index": 0, "message": reply.message, "finish_reason": reply.finish_reason, "logprobs": None}
-        answer = {"id": "up-1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
-        return web.json_response(answer | ({"usage": reply.usage} if reply.usage else {}) | reply.extra)
+        return web.json_response(self.answer_of(body, reply) | reply.extra)
 
     async def models(self, _request: web.Request) -> web.Response:
-        return web.json_response(
-            {"object": "list", "data": [{"id": "m1", "object": "model", "created": 5, "owned_by": "me"}]}
-        )
+        async with self.arrived:
+            self.lists += 1
+            self.arrived.notify_all()
+        await self.gate.wait()
+        return web.json_response({"object": "list", "data": self.listed})
+
+    def answer_of(self, body: dict[str, Any], reply: Reply) -> dict[str, Any]:
+        """A whole answer."""
+        choice = {"index": 0, "message": reply.message, "finish_reason": reply.finish_reason, "logprobs": None}
+        answer = {"id": "up-1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
+        return answer | ({"usage": reply.usage} if reply.usage else {})
+
+    def frames_of(self, body: dict[str, Any], reply: Reply) -> tuple[list[bytes], bytes]:
+        """The pieces of a streamed answer, and what follows them."""
+        pieces = [_frame(body, {"index": 0, "delta": delta, "finish_reason": None}) for delta in _pieces(reply)]
+        ending = _frame(body, {"index": 0, "delta": {}, "finish_reason": reply.finish_reason})
+        if reply.usage:
+            ending += _frame(body, None, usage=reply.usage)
+        return pieces, ending + b"data: [DONE]\n\n"
 
     async def _stream(self, request: web.Request, body: dict[str, Any], reply: Reply) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -119,21 +153,19 @@ class Upstream:
         if reply.raw is not None:
             await response.write(reply.raw)
             return response
-        for number, delta in enumerate(_pieces(reply)):
+        pieces, ending = self.frames_of(body, reply)
+        for number, piece in enumerate(pieces):
             if number == self.stream_gate_after:
                 await self.gate.wait()
             if number == reply.break_after:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
-            await response.write(_frame(body, {"index": 0, "delta": delta, "finish_reason": None}))
+            await response.write(piece)
             async with self.arrived:
                 self.pieces_sent += 1
                 self.arrived.notify_all()
-        await response.write(_frame(body, {"index": 0, "delta": {}, "finish_reason": reply.finish_reason}))
-        if reply.usage:
-            await response.write(_frame(body, None, usage=reply.usage))
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(ending)
         return response
 
 
@@ -161,11 +193,10 @@ def _frame(body: dict[str, Any], choice: dict[str, Any] | None, **more: Any) -> 
 
 
 @contextlib.asynccontextmanager
-async def scripted_upstream() -> AsyncIterator[Upstream]:
-    """A running scripted server."""
-    upstream = Upstream()
+async def running(upstream: U) -> AsyncIterator[U]:
+    """The scripted server, running."""
     app = web.Application(client_max_size=100_000_000)
-    app.router.add_post("/v1/chat/completions", upstream.chat)
+    app.router.add_post(upstream.path, upstream.chat)
     app.router.add_get("/v1/models", upstream.models)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
@@ -177,3 +208,8 @@ async def scripted_upstream() -> AsyncIterator[Upstream]:
     finally:
         upstream.gate.set()
         await runner.cleanup()
+
+
+def scripted_upstream() -> AbstractAsyncContextManager[Upstream]:
+    """A running scripted server."""
+    return running(Upstream())
