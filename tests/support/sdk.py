@@ -70,3 +70,8 @@ def weather_then(text: str) -> Script:
         return says(text) if body["messages"][-1]["role"] == "tool" else asks_weather()
 
     return script
+
+
+def says_thought() -> Reply:
+    """A short answer with a thought before it."""
+    return thinks("Sunny.", "the tool says so")
