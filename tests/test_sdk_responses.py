@@ -32,12 +32,17 @@ class City(BaseModel):
     inhabitants: int
 
 
+def text_of(item: Any) -> str:
+    text: str = item.content[0].text
+    return text
+
+
 def the_call(response: Response) -> ResponseFunctionToolCall:
     (call,) = [item for item in response.output if item.type == "function_call"]
     return call
 
 
-def output_of(call: ResponseFunctionToolCall, text: str = "sunny") -> dict[str, str]:
+def output_of(call: ResponseFunctionToolCall, text: str = "sunny") -> Any:
     return {"type": "function_call_output", "call_id": call.call_id, "output": text}
 
 
@@ -99,7 +104,7 @@ async def test_a_tool_loop_by_previous_response_sends_only_the_output(server: Se
         model="m",
         previous_response_id=first.id,
         input=[output_of(call)],
-        tools=[WEATHER],  # type: ignore[list-item]
+        tools=[WEATHER],
     )
     assert last.output_text == "Sunny in Rome."
     assert [message["role"] for message in upstream.messages[1]] == ["user", "assistant", "tool"]
@@ -135,7 +140,7 @@ async def test_a_tool_loop_in_a_conversation(server: Server, upstream: Upstream)
     first = await server.openai.responses.create(model="m", input="?", conversation=conversation, tools=[WEATHER])
     last = await server.openai.responses.create(
         model="m",
-        input=[output_of(the_call(first))],  # type: ignore[list-item]
+        input=[output_of(the_call(first))],
         conversation={"id": conversation},
         tools=[WEATHER],
     )
@@ -185,8 +190,8 @@ async def test_the_stream_helper_shows_a_calls_arguments_growing(server: Server,
 
 async def test_parse_reads_the_arguments_of_a_pydantic_tool(server: Server, upstream: Upstream) -> None:
     upstream.script = lambda _: calls("City", '{"name":"Rome","inhabitants":1}')
-    tool: Any = openai.pydantic_function_tool(City)["function"]
-    parsed = await server.openai.responses.parse(model="m", input="?", tools=[{"type": "function", **tool}])
+    tool: Any = openai.pydantic_function_tool(City)
+    parsed = await server.openai.responses.parse(model="m", input="?", tools=[tool])
     (call,) = [item for item in parsed.output if item.type == "function_call"]
     assert call.parsed_arguments == City(name="Rome", inhabitants=1)
     assert upstream.requests[0]["tools"][0]["function"]["name"] == "City"
@@ -231,7 +236,7 @@ async def test_images_and_files_reach_the_model_as_its_own_parts(
             ],
         }
     ]
-    answer = await server.openai.responses.create(model="m", input=parts, stream=stream)
+    answer: Any = await server.openai.responses.create(model="m", input=parts, stream=stream)
     if stream:
         await collect(answer)
     assert upstream.messages[0] == [
@@ -338,25 +343,23 @@ async def test_every_answer_and_every_error_has_a_request_id(server: Server) -> 
 
 
 async def test_input_items_page_by_themselves_over_a_chain(server: Server) -> None:
-    previous, texts = "", []
+    previous: dict[str, Any] = {}
+    texts: list[str] = []
     for number in range(13):
-        response = await server.openai.responses.create(
-            model="m",
-            input=f"q{number}",
-            **({"previous_response_id": previous} if previous else {}),  # type: ignore[arg-type]
-        )
-        previous = response.id
+        response: Response = await server.openai.responses.create(model="m", input=f"q{number}", **previous)
+        previous = {"previous_response_id": response.id}
         texts += [f"q{number}", response.output_text]
-    pages = server.openai.responses.input_items.list(previous, limit=10, order="asc")
+    newest = previous["previous_response_id"]
+    pages = server.openai.responses.input_items.list(newest, limit=10, order="asc")
     items = await collect(pages)
-    assert [item.content[0].text for item in items] == texts[:-1]  # type: ignore[union-attr]
-    newest_first = await collect(server.openai.responses.input_items.list(previous))
+    assert [text_of(item) for item in items] == texts[:-1]
+    newest_first = await collect(server.openai.responses.input_items.list(newest))
     assert [item.id for item in newest_first] == [item.id for item in reversed(items)]
     assert len({item.id for item in items}) == 25
-    page = await server.openai.responses.input_items.list(previous)
+    page = await server.openai.responses.input_items.list(newest)
     assert len(page.data) == 20
     assert page.has_more
-    behind = await server.openai.responses.input_items.list(previous, order="asc", after=items[22].id or "")
+    behind = await server.openai.responses.input_items.list(newest, order="asc", after=items[22].id or "")
     assert [item.id for item in behind.data] == [items[23].id, items[24].id]
     assert not behind.has_more
 
@@ -584,9 +587,9 @@ async def test_a_program_with_the_synchronous_client(server: Server, upstream: U
         answer = client.responses.create(
             model="m",
             previous_response_id=first.id,
-            input=[output_of(the_call(first))],  # type: ignore[list-item]
+            input=[output_of(the_call(first))],
         )
-        types = [item.type or "message" for item in client.responses.input_items.list(answer.id, order="asc", limit=1)]
+        types = [str(item.type) for item in client.responses.input_items.list(answer.id, order="asc", limit=1)]
         client.responses.delete(answer.id)
         with pytest.raises(openai.NotFoundError) as gone:
             client.responses.retrieve(answer.id)
