@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,11 +64,8 @@ def script(body: dict[str, Any]) -> Reply:
 async def run(url: str, *flows: str) -> dict[str, Any]:
     """Run flows in Node: what each returned."""
     assert (ROOM / "node_modules").exists(), "the SDK for Node is not installed: `make test` does it"
-    process = await asyncio.create_subprocess_exec(
-        *(NODE, ROOM / "flows.mjs", f"{url}/v1", KEY, *flows),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    command = (str(NODE), str(ROOM / "flows.mjs"), f"{url}/v1", KEY, *flows)
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
     try:
         out, err = await asyncio.wait_for(process.communicate(), NODE_MAX_S)
     finally:
