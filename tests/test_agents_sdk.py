@@ -204,21 +204,18 @@ async def test_a_conversations_session_adds_gets_pops_and_clears(server: Server)
     assert session.session_id != conversation
 
 
-@both_models
-async def test_a_conversations_session_carries_an_agent_over_a_restart(
-    data: Path, upstream: Upstream, api: str
-) -> None:
+async def test_a_conversations_session_carries_an_agent_over_a_restart(data: Path, upstream: Upstream) -> None:
     upstream.script = weather_then("It is sunny.")
     async with serving(data, upstream=upstream.url) as server:
         session = OpenAIConversationsSession(openai_client=server.openai)
-        await Runner.run(agent_of(server, api, tools=[weather]), "Weather in Rome?", session=session)
+        await Runner.run(agent_of(server, tools=[weather]), "Weather in Rome?", session=session)
         conversation = session.session_id
     async with serving(data, upstream=upstream.url) as server:
         session = OpenAIConversationsSession(conversation_id=conversation, openai_client=server.openai)
         kinds = [item.get("type") for item in await session.get_items()]
         assert kinds == ["message", "function_call", "function_call_output", "message"]
         upstream.script = lambda _: says("You are welcome.")
-        result = await Runner.run(agent_of(server, api, tools=[weather]), "Thanks.", session=session)
+        result = await Runner.run(agent_of(server, tools=[weather]), "Thanks.", session=session)
         assert result.final_output == "You are welcome."
         assert roles(upstream.messages[-1]) == ["user", "assistant", "tool", "assistant", "user"]
         assert upstream.messages[-1][-1]["content"] == "Thanks."
