@@ -12,7 +12,7 @@ from agents.memory import OpenAIConversationsSession, OpenAIResponsesCompactionS
 from agents.models.openai_responses import OpenAIResponsesWSModel
 from pydantic import BaseModel
 
-from tests.support.sdk import asks_weather, in_order, refused, thinks, weather_then
+from tests.support.programs import asks_weather, in_order, refused, thinks, weather_then
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream, calls, refuses, says
 

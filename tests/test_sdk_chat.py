@@ -7,7 +7,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.support.sdk import asks_weather, collect, in_thread, refused, weather_then
+from tests.support.programs import asks_weather, collect, in_thread, refused, weather_then
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream, calls, says
 

@@ -6,7 +6,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.support.sdk import asks_weather, collect, in_thread, refused, says_thought
+from tests.support.programs import asks_weather, collect, in_thread, refused, says_thought
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream, echo
 

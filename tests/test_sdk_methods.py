@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from openai import AsyncOpenAI
 
-from tests.support.sdk import refused
+from tests.support.programs import refused
 from tests.support.server import Server
 
 README = Path(__file__).parent.parent / "README.md"

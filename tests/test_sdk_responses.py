@@ -8,7 +8,7 @@ from openai import OpenAI
 from openai.types.responses import FunctionToolParam, Response, ResponseFunctionToolCall, ResponseOutputMessage
 from pydantic import BaseModel
 
-from tests.support.sdk import asks_weather, collect, in_order, in_thread, refused, thinks, weather_then
+from tests.support.programs import asks_weather, collect, in_order, in_thread, refused, thinks, weather_then
 from tests.support.server import Server
 from tests.support.upstream import Reply, Upstream, calls, says
 
