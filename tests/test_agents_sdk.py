@@ -273,5 +273,6 @@ async def test_a_compaction_session_is_compacted_and_goes_on(server: Server, ups
     assert "compaction" in [item.get("type") for item in kept]
     result = await Runner.run(agent, "Who am I?", session=session)
     assert result.final_output == "You are Ada."
-    assert "Ada" in str(heard(upstream.messages[-1])[:-1])
+    (last,) = [heard(messages) for messages in upstream.messages if messages[-1]["content"] == "Who am I?"]
+    assert "The user is called Ada." in str(last[:-1])
     underlying.close()

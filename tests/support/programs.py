@@ -58,9 +58,13 @@ def asks_weather(city: str = "Rome", call_id: str = "call_w") -> Reply:
     return calls("weather", f'{{"city":"{city}"}}', call_id)
 
 
-def thinks(text: str, thought: str, **more: Any) -> Reply:
+def thinks(text: str, thought: str) -> Reply:
     """An answer with the thought before it, as reasoning models behind a chat API give it."""
-    return Reply(message={"role": "assistant", "content": text, "reasoning_content": thought}, **more)
+    pieces = [{"role": "assistant"}, {"reasoning_content": thought[:5]}, {"reasoning_content": thought[5:]}]
+    return Reply(
+        message={"role": "assistant", "content": text, "reasoning_content": thought},
+        pieces=[*pieces, {"content": text[:2]}, {"content": text[2:]}],
+    )
 
 
 def weather_then(text: str) -> Script:
