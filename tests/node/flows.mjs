@@ -198,7 +198,6 @@ const flows = {
         texts.push(message.message.response.output[0].content[0].text);
         break;
       }
-      if (texts.length === 1) continue;
     }
     socket.close();
     return { texts };
@@ -256,7 +255,7 @@ for (const name of names.length ? names : Object.keys(flows)) {
   try {
     results[name] = await flows[name]();
   } catch (error) {
-    results[name] = { error: String(error?.stack ?? error) };
+    results[name] = { error: String(error) };
   }
 }
 console.log(JSON.stringify(results));
