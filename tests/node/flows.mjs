@@ -187,17 +187,15 @@ const flows = {
   async responsesSocket() {
     const socket = new ResponsesWS(client);
     const texts = [];
-    let previous_response_id;
-    const events = socket.stream();
-    for (const input of ["responsesSocket: one", "two"]) {
-      socket.send({ type: "response.create", model, input, previous_response_id });
-      for await (const message of events) {
-        if (message.type === "error") throw message.error;
-        if (message.type !== "message" || !ended.includes(message.message.type)) continue;
-        previous_response_id = message.message.response.id;
-        texts.push(message.message.response.output[0].content[0].text);
-        break;
-      }
+    const ask = (input, more) => socket.send({ type: "response.create", model, input, ...more });
+    ask("responsesSocket: one");
+    for await (const event of socket.stream()) {
+      if (event.type === "error") throw event.error;
+      if (event.type !== "message" || !ended.includes(event.message.type)) continue;
+      const { id, output } = event.message.response;
+      texts.push(output[0].content[0].text);
+      if (texts.length === 2) break;
+      ask("two", { previous_response_id: id });
     }
     socket.close();
     return { texts };
