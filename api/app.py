@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.boundary import boundary, on_prepare
 from api.context import (
+    COMPLETIONS,
     CONVERSATIONS,
     DESCRIPTION,
     DESK,
@@ -34,6 +35,7 @@ from api.routes.service import VERSION
 from api.routes.table import ROUTES
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
@@ -103,6 +105,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             memory=memory if settings.memory else None,
         )
         app[CONVERSATIONS] = Conversations(log, lineages, turns)
+        app[COMPLETIONS] = Completions(lineages)
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)

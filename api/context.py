@@ -10,6 +10,7 @@ from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
@@ -32,6 +33,7 @@ TURNS = web.AppKey("turns", Turns)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
+COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 DESCRIPTION = web.AppKey("description", Description)
