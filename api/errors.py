@@ -38,6 +38,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.OutputWithoutCall: Row(400, REQUEST, "tool_call_not_found", "input"),
     refusals.UnansweredCall: Row(400, REQUEST, "tool_output_not_found", "input"),
     refusals.DuplicateItem: Row(400, REQUEST, "duplicate_item", "input"),
+    refusals.DuplicateAdded: Row(400, REQUEST, "duplicate_item", "items"),
     refusals.SessionMismatch: Row(400, REQUEST, "session_mismatch"),
     refusals.PreviousNotFound: Row(404, REQUEST, "previous_response_not_found", "previous_response_id"),
     refusals.ResponseNotFound: Row(404, REQUEST, "response_not_found", "response_id"),

@@ -101,6 +101,7 @@ def _parameters(route: Route) -> tuple[Parameter, ...]:
 def _content(route: Route, schemas: _Schemas) -> Json:
     if route.answers_html:
         return {"text/html": {"schema": {"type": "string"}}}
+    # Without a schema: that of a stream is taken for that of each of its events.
     events: Json = {"text/event-stream": {"schema": {}}} if route.streams else {}
     if route.streams and not route.answer:
         return events

@@ -25,7 +25,7 @@ class Removal:
         left, ended = turn, turn.ended
         if turn.turn_id == self._event.turn_id:
             self._is_behind = True
-            left = msgspec.structs.replace(turn, removed=(*turn.removed, self._event.item_id))
+            left = msgspec.structs.replace(turn, removed=turn.removed | {self._event.item_id})
         if self._is_behind and isinstance(ended, TurnCompleted) and ended.history_digest:
             left = msgspec.structs.replace(left, ended=msgspec.structs.replace(ended, history_digest=b""))
         self._left[id(turn)] = left

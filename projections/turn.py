@@ -26,7 +26,7 @@ class Turn(msgspec.Struct, gc=False):
     """One turn: how it began, how it ended, and whether its response is still addressable.
 
     `annotated` are its client's newest notes, empty where those of the request hold. `removed` are the ids of the items
-    that were taken out of it, in that order. Items that were `added` are a turn that no model was asked for.
+    that were taken out of it. Items that were `added` are a turn that no model was asked for.
     """
 
     started: TurnStarted
@@ -37,7 +37,7 @@ class Turn(msgspec.Struct, gc=False):
     restarted: TurnRestarted | None = None
     restarted_us: int = 0
     annotated: bytes = b""
-    removed: tuple[str, ...] = ()
+    removed: frozenset[str] = frozenset()
     is_added: bool = False
 
     @property

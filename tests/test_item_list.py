@@ -22,7 +22,7 @@ def turn_of(
     begun = msgspec.structs.replace(started("7", api=api), items=tuple(map(msgspec.json.encode, items)))
     output = (msgspec.json.encode(said or {"role": "assistant", "content": "hi"}),)
     done = TurnCompleted(turn_id="7", output=output, finish_reason="stop")
-    return Turn(begun, 0, done, 0, removed=removed)
+    return Turn(begun, 0, done, 0, removed=frozenset(removed))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from api.problem import Problem
 from api.turns.refusals import ConversationNotFound
 from api.wire import conversations as wire
 from api.wire.item_list import asked_of
+from api.wire.service import Deleted
 from projections.conversations import ConversationRow
 
 
@@ -32,7 +33,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """Delete a conversation. Its session goes on, with all that was said."""
     name = name_in(request)
     await request.app[CONVERSATIONS].delete(request[TENANT], name)
-    return answer(wire.ConversationDeleted(id=name))
+    return answer(Deleted(name, "conversation.deleted"))
 
 
 async def list_(request: web.Request) -> web.StreamResponse:

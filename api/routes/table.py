@@ -122,7 +122,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         *(CONVERSATIONS, DELETE, "/v1/conversations/{conversation_id}", conversations.delete, "conversation_delete"),
-        answer=conversations_wire.ConversationDeleted,
+        answer=Deleted,
     ),
     Route(
         *(CONVERSATIONS, GET, _ITEMS, conversation_items.list_, "conversation_items"),

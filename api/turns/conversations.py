@@ -17,7 +17,7 @@ from api.turns.decide_conversation import Hand, Named, item_not_found
 from api.turns.decide_items import check_ids
 from api.turns.directory import SERVER_MADE, conversation_not_found
 from api.turns.lineages import CONFLICTS_MAX, Lineages
-from api.turns.refusals import LineageBusy
+from api.turns.refusals import DuplicateAdded, DuplicateItem, LineageBusy
 from api.turns.request import Names
 from api.turns.service import Turns
 from eventstore.events import ConversationCreated, Event, Identity, TurnCompleted, conversation_stream, lineage_stream
@@ -58,7 +58,7 @@ class Conversations:
 
     async def create(self, speaker: Speaker, wanted: NewConversation) -> ConversationRow:
         """Make a conversation, of the speaker's session where they are in one. Its items are recorded before its name,
-        so that it is found whole or not at all. Raises `DuplicateItem`, `LineageBusy`, `TurnInProgress`.
+        so that it is found whole or not at all. Raises `DuplicateAdded`, `LineageBusy`, `TurnInProgress`.
         """
         name, root_id = SERVER_MADE + new_id(), await self._root_for(speaker)
         if wanted.items:
@@ -105,7 +105,7 @@ class Conversations:
         return session, await self._turns_of(session)
 
     async def add(self, speaker: Speaker, name: str, items: tuple[bytes, ...]) -> tuple[Session, Turn]:
-        """Add items to the transcript's end: the turn that they are. Raises `ConversationNotFound`, `DuplicateItem`,
+        """Add items to the transcript's end: the turn that they are. Raises `ConversationNotFound`, `DuplicateAdded`,
         `LineageBusy`, `TurnInProgress`.
         """
         return await self._in_lineage(speaker, name, partial(self._add, speaker=speaker, items=items))
@@ -139,7 +139,10 @@ class Conversations:
                     return await change(session)
 
     async def _add(self, session: Session, speaker: Speaker, items: tuple[bytes, ...]) -> tuple[Session, Turn]:
-        check_ids(session, map(fields, items))
+        try:
+            check_ids(session, map(fields, items))
+        except DuplicateItem as error:
+            raise DuplicateAdded(str(error)) from None
         turn_id = new_id()
         decision = partial(decide_conversation.add, items=items, turn_id=turn_id, hand=self._hand(speaker))
         await self._lineages.commit(session, decision)

@@ -5,6 +5,7 @@ Refusal
 ├── OutputWithoutCall     a tool's output answers no call
 ├── UnansweredCall        a tool call lacks its output
 ├── DuplicateItem         an item's id is already another's
+│   └── DuplicateAdded    the same, of items that are added without a turn
 ├── SessionMismatch       the names in one request lead to different lineages
 ├── ResponseNotFound      no such response, for this tenant, any more
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
@@ -44,6 +45,10 @@ class UnansweredCall(Refusal):
 
 class DuplicateItem(Refusal):
     """An item came in under the id of another one of the transcript or of the input."""
+
+
+class DuplicateAdded(DuplicateItem):
+    """The same, of items that are added to a conversation."""
 
 
 class SessionMismatch(Refusal):

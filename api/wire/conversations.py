@@ -30,14 +30,6 @@ class ConversationObject(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any]
 
 
-class ConversationDeleted(msgspec.Struct, kw_only=True):
-    """A conversation that is no more."""
-
-    id: str
-    object: Literal["conversation.deleted"] = "conversation.deleted"
-    deleted: bool = True
-
-
 class ConversationList(msgspec.Struct, kw_only=True):
     """A page of conversations; its ids are empty where there is none."""
 
