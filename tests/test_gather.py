@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from api.models.gather import Gathered
 from api.models.model import Choice, Chunk, ModelBroke
 from api.models.sse import EVENT_BYTES_MAX, EventReader, EventTooLong
+from projections.pieces import Pieces
 
 
 def gathered(*deltas: dict[str, object], finish_reason: str | None = "stop") -> Gathered:
@@ -23,7 +24,7 @@ def test_text_is_joined_and_its_pieces_are_counted() -> None:
     whole = gathered({"role": "assistant", "content": ""}, {"content": "Hel"}, {"content": "lo"})
     answer = whole.answer()
     assert msgspec.json.decode(answer.message) == {"role": "assistant", "content": "Hello"}
-    assert (answer.finish_reason, whole.delta_lengths) == ("stop", [3, 2])
+    assert (answer.finish_reason, whole.pieces) == ("stop", Pieces((3, 2)))
 
 
 def test_tool_calls_are_joined_by_their_index_and_lose_it() -> None:

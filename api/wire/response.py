@@ -5,7 +5,8 @@ from typing import Any, Literal
 import msgspec
 
 from api.turns.directory import RESPONSE
-from api.wire.items import Item, output_items
+from api.wire.items import Item
+from api.wire.output import items_of
 from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
 from projections.messages import fields
 from projections.turn import Status, Turn
@@ -130,7 +131,7 @@ def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
         created_at=turn.started_us // 1_000_000,
         status=turn.status,
         model=started.model,
-        output=_output(turn),
+        output=items_of(turn),
         instructions=_instructions(started),
         previous_response_id=started.previous_response_id or None,
         conversation=Conversation(started.conversation) if started.conversation else None,
@@ -158,15 +159,6 @@ def usage_of(done: TurnCompleted) -> Usage:
         output_tokens_details=OutputDetails(tokens.reasoning),
         total_tokens=tokens.input + tokens.output,
     )
-
-
-def _output(turn: Turn) -> list[Item]:
-    if turn.ended is None:
-        return []
-    status = "completed" if turn.status == "completed" else "incomplete"
-    by_arrival = turn.started.stream  # then the message was put together in the order in which its parts came
-    messages = turn.ended.output
-    return [item for data in messages for item in output_items(turn.turn_id, data, status, by_arrival=by_arrival)]
 
 
 def _instructions(started: TurnStarted) -> str | None:
