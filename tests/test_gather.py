@@ -41,6 +41,13 @@ def test_tool_calls_are_joined_by_their_index_and_lose_it() -> None:
     ]
 
 
+def test_two_pieces_of_one_call_may_come_in_one_delta() -> None:
+    first = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}
+    whole = gathered({"tool_calls": [first, {"index": 0, "function": {"arguments": "}"}}]})
+    calls = msgspec.json.decode(whole.answer().message)["tool_calls"]
+    assert calls == [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]
+
+
 def test_fields_nobody_knows_yet_are_kept() -> None:
     message = msgspec.json.decode(gathered({"reasoning_content": "hm"}, {"reasoning_content": "m"}).answer().message)
     assert message["reasoning_content"] == "hmm"

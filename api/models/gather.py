@@ -134,6 +134,8 @@ def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
     """Add a delta to what came before it, field by field, as OpenAI's SDKs do: text grows, lists go by `index`."""
     for key, value in delta.items():
         known = whole.get(key)
+        if known is None and isinstance(value, list):
+            known = whole[key] = []  # two entries of one delta may be pieces of one thing
         if known is None or key in _WHOLE:
             whole[key] = _copy(value) if value is not None or key not in whole else known
         elif isinstance(value, str) and isinstance(known, str):

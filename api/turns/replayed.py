@@ -78,7 +78,9 @@ def _said(turn: Turn, data: bytes, index: int, pieces: Pieces, logprobs: "_Logpr
     """One assistant message, bit by bit."""
     message = fields(data)
     announced = {name: value for name, value in message.items() if not value and name != "role"}
-    yield Choice(index, {"role": "assistant", "content": "" if message.get("content") else None} | announced)
+    is_called_first = bool(pieces.fields) and name_of(pieces.fields[0]) == "tool_calls"
+    content = "" if message.get("content") and not is_called_first else None  # as servers begin such answers
+    yield Choice(index, {"role": "assistant", "content": content} | announced)
     telling = _Telling(message)
     if pieces.fields:
         yield from telling.told(index, pieces, logprobs)

@@ -38,8 +38,10 @@ class Assembly:
         self._event = event
         self._items: list[OpenItem] = []
         self._calls: dict[int, OpenItem] = {}
+        self._summaries: set[int] = set()
         self._current: OpenItem | None = None
         self._text: tuple[OpenItem, Part] | None = None  # the newest, which is what annotations are about
+        self._is_saying = False  # more of that text
         self._thought = ""  # the field in which the model thinks: what another says is the same again
         self._annotations: list[Any] = []  # that came before any text
         self._logprobs: list[Any] = []  # that came without a text
@@ -53,6 +55,11 @@ class Assembly:
         """The next piece of the answer."""
         if choice.logprobs:
             self._logprobs += choice.logprobs.get("content") or ()
+        elif self._is_saying and self._text and len(choice.delta) == 1 and not self._logprobs:
+            text = choice.delta.get("content")
+            if text:  # more of the same, by the shortest way
+                opened, part = self._text
+                return opened.grow_text(part, text, ())
         return b"".join([self._said(name, value) for name, value in choice.delta.items() if value])
 
     def close(self, status: str) -> bytes:
@@ -62,6 +69,7 @@ class Assembly:
 
     def _said(self, name: str, value: Any) -> bytes:
         """What one field of a delta brings."""
+        self._is_saying = name == "content"
         match name:
             case "content":
                 return self._say(value)
@@ -86,7 +94,7 @@ class Assembly:
     def _say(self, delta: str) -> bytes:
         frames, opened = self._message()
         opening, part = opened.at(OutputText, partial(OutputText, ""))
-        if opening:
+        if self._text is None or self._text[1] is not part:  # frames tell nothing: they may be left out
             self._text = opened, part
             frames += opening + self._annotate()
         logprobs, self._logprobs = self._logprobs, []
@@ -110,6 +118,9 @@ class Assembly:
         return frames + opening + opened.grow(part, delta)
 
     def _summarise(self, place: int, delta: str) -> bytes:
+        if not delta and place in self._summaries:
+            return b""
+        self._summaries.add(place)
         frames, opened = self._reasoning()
         opening, part = opened.at(place, partial(SummaryText, ""))
         return frames + opening + opened.grow(part, delta)

@@ -1,7 +1,7 @@
 """An output item that is being streamed: what its growth means as events."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -19,7 +19,12 @@ from api.wire.items import (
 )
 
 Text: TypeAlias = OutputText | Refusal | ReasoningText | SummaryText
-Event: TypeAlias = Callable[..., bytes]  # the kind of an event and its fields in, its frame out
+
+
+class Event(Protocol):
+    """Makes the frame of an event: its kind, where it happened, and what."""
+
+    def __call__(self, kind: str, place: Mapping[str, Any], /, **fields: Any) -> bytes: ...
 
 
 class Part(msgspec.Struct):
@@ -39,7 +44,7 @@ class Part(msgspec.Struct):
 class OpenItem:
     """An item that has begun. Methods return the frames of what happened; `event` makes and numbers them."""
 
-    __slots__ = ("_current", "_event", "_input", "_parts", "_place", "is_done", "item", "originals")
+    __slots__ = ("_current", "_event", "_index", "_input", "_parts", "_place", "is_done", "item", "originals")
 
     def __init__(self, item: Item, output_index: int, event: Event) -> None:
         self.item = item
@@ -47,17 +52,18 @@ class OpenItem:
         self.is_done = False
         self._current: Part | None = None
         self._event = event
-        self._place = {"item_id": item.id, "output_index": output_index}
+        self._index = {"output_index": output_index}
+        self._place = {"item_id": item.id, **self._index}
         self._parts: list[Part] = []
         self._input: list[str] = []
 
     def begin(self) -> bytes:
         """The item is there, with nothing in it."""
         self.item.status = "in_progress"
-        return self._event("response.output_item.added", output_index=self._place["output_index"], item=self.item)
+        return self._event("response.output_item.added", self._index, item=self.item)
 
     def at(self, key: object, new: Callable[[], Text]) -> tuple[bytes, Part]:
-        """The part that the model is saying, where it is that of the key; else that one is done, and a new one begins."""
+        """The part that the model is saying, where it is that of the key; else that is done, and a new one begins."""
         current = self._current
         if current and current.key == key:
             return b"", current
@@ -68,21 +74,21 @@ class OpenItem:
         self._current = current = Part(key, part, {**self._place, index: number})
         self._parts.append(current)
         kind = "reasoning_summary_part" if current.is_summary else "content_part"
-        return frames + self._event(f"response.{kind}.added", **current.place, part=part), current
+        return frames + self._event(f"response.{kind}.added", current.place, part=part), current
 
     def grow(self, growing: Part, delta: str) -> bytes:
         """More of a part."""
         if not delta:
             return b""
         growing.pieces.append(delta)
-        return self._event(f"response.{_name(growing)}.delta", **growing.place, delta=delta)
+        return self._event(f"response.{_name(growing)}.delta", growing.place, delta=delta)
 
     def grow_text(self, growing: Part, delta: str, logprobs: Sequence[Any]) -> bytes:
         """More of the part that is the message's text."""
         growing.pieces.append(delta)
         if logprobs and isinstance(growing.part, OutputText):
             growing.part.logprobs.extend(logprobs)
-        return self._event("response.output_text.delta", **growing.place, delta=delta, logprobs=logprobs)
+        return self._event("response.output_text.delta", growing.place, delta=delta, logprobs=logprobs)
 
     def grow_input(self, delta: str) -> bytes:
         """More of what a tool is called with."""
@@ -90,7 +96,7 @@ class OpenItem:
             return b""
         self._input.append(delta)
         kind = "custom_tool_call_input" if isinstance(self.item, CustomToolCallItem) else "function_call_arguments"
-        return self._event(f"response.{kind}.delta", **self._place, delta=delta)
+        return self._event(f"response.{kind}.delta", self._place, delta=delta)
 
     def annotate(self, growing: Part, annotation: Any) -> bytes:
         """A text is annotated, at whatever time that comes."""
@@ -98,7 +104,7 @@ class OpenItem:
         assert isinstance(part, OutputText)  # noqa: S101 (only that is annotated)
         place = {**growing.place, "annotation_index": len(part.annotations)}
         part.annotations.append(annotation)
-        return self._event("response.output_text.annotation.added", **place, annotation=annotation)
+        return self._event("response.output_text.annotation.added", place, annotation=annotation)
 
     def leave(self) -> bytes:
         """The model moves on to another item: this one is done, unless more of it may come."""
@@ -121,12 +127,12 @@ class OpenItem:
                 item.complete_from(self.originals)
             case FunctionCallItem():
                 done = {"name": item.name, "arguments": item.arguments}
-                frames = self._event("response.function_call_arguments.done", **self._place, **done)
+                frames = self._event("response.function_call_arguments.done", self._place, **done)
             case CustomToolCallItem():
-                frames = self._event("response.custom_tool_call_input.done", **self._place, input=item.input)
+                frames = self._event("response.custom_tool_call_input.done", self._place, input=item.input)
         item.status = status_of(item, status, is_last=is_last)
         self.is_done = True
-        return frames + self._event("response.output_item.done", output_index=self._place["output_index"], item=item)
+        return frames + self._event("response.output_item.done", self._index, item=item)
 
     def _take_input(self) -> None:
         if isinstance(self.item, FunctionCallItem):
@@ -147,8 +153,8 @@ class OpenItem:
             part.text = text
             said = {"text": text} | ({"logprobs": part.logprobs} if isinstance(part, OutputText) else {})
         kind = "reasoning_summary_part" if growing.is_summary else "content_part"
-        done = self._event(f"response.{_name(growing)}.done", **place, **said)
-        return done + self._event(f"response.{kind}.done", **place, part=part)
+        done = self._event(f"response.{_name(growing)}.done", place, **said)
+        return done + self._event(f"response.{kind}.done", place, part=part)
 
 
 def _name(growing: Part) -> str:

@@ -1,5 +1,6 @@
 """What came of a turn, as Responses output items: those that were streamed, in the order in which they were."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from api.turns.replayed import said_again
@@ -30,7 +31,7 @@ def items_of(turn: Turn) -> list[Item]:
     ]
 
 
-def _untold(_kind: str, **_fields: Any) -> bytes:
+def _untold(_kind: str, _place: Mapping[str, Any], /, **_fields: Any) -> bytes:
     return b""
 
 

@@ -4,6 +4,7 @@ Events are numbered from 0 without gaps. The items and what is told of them are 
 event comes only when the turn is durable: its response is made from the facts, as every later read is.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from msgspec import structs
@@ -14,6 +15,8 @@ from api.wire.assembly import Assembly
 from api.wire.frames import DONE, frame
 from api.wire.response import ResponseError, ResponseObject, response_object
 from projections.turn import Turn
+
+_NOWHERE: dict[str, Any] = {}
 
 
 class Told(Protocol):
@@ -93,7 +96,9 @@ class ResponseStream:
         waiting = structs.replace(response, status="queued")
         return self._event("response.created", response=waiting) + self._event("response.queued", response=waiting)
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
+    def _event(self, kind: str, place: Mapping[str, Any] = _NOWHERE, /, **fields: Any) -> bytes:
         number = self._sequence_number
-        self._sequence_number += 1
-        return frame({"type": kind, "sequence_number": number, **fields}, kind) if number > self._after else b""
+        self._sequence_number = number + 1
+        if number <= self._after:
+            return b""
+        return frame({"type": kind, "sequence_number": number, **place, **fields}, kind)
