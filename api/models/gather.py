@@ -18,7 +18,7 @@ _WHOLE = frozenset({"role", "id", "type", "index"})
 class Gathered:
     """What has come of an answer so far."""
 
-    __slots__ = ("_counted", "_finish", "_logprobs", "_messages", "_places", "fingerprint", "model", "usage")
+    __slots__ = ("_counted", "_finish", "_logprobs", "_messages", "_places", "_said", "model", "usage")
 
     def __init__(self) -> None:
         self._messages: dict[int, dict[str, Any]] = {}
@@ -28,7 +28,7 @@ class Gathered:
         self._counted = Counted()
         self.usage = b""
         self.model = ""
-        self.fingerprint: str | None = None
+        self._said: dict[str, Any] = {}  # of the answer as a whole
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next chunk, and tidy it; raises `ModelGarbage` where it is nested too deeply."""
@@ -59,7 +59,12 @@ class Gathered:
         if chunk.usage != NULL:
             self.usage = bytes(chunk.usage)
         self.model = chunk.model or self.model
-        self.fingerprint = chunk.system_fingerprint or self.fingerprint
+        if chunk.system_fingerprint:
+            self._said["system_fingerprint"] = chunk.system_fingerprint
+        if chunk.service_tier:
+            self._said["service_tier"] = chunk.service_tier
+        if chunk.moderation:
+            self._said["moderation"] = chunk.moderation
 
     def _say(self, choice: Choice) -> None:
         index = choice.index
@@ -81,14 +86,9 @@ class Gathered:
         return self._counted.pieces
 
     @property
-    def extra(self) -> bytes:
-        """What the answer held besides its messages and its usage, as JSON; empty where that is nothing."""
-        extra: dict[str, Any] = {}
-        if self._logprobs:
-            extra["logprobs"] = self._logprobs.get(0)
-        if self.fingerprint:
-            extra["system_fingerprint"] = self.fingerprint
-        return _encode(extra) if extra else b""
+    def logprobs(self) -> bytes:
+        """The log probabilities of the first choice, as JSON beside an answer; empty where there are none."""
+        return _encode({"logprobs": self._logprobs[0]}) if 0 in self._logprobs else b""
 
     @property
     def is_finished(self) -> bool:
@@ -104,14 +104,21 @@ class Gathered:
         """The whole answer; raises `ModelBroke` where it ended without a finish reason."""
         if not self.is_finished:
             raise ModelBroke("the model server ended its answer in the middle")
-        message, *others = (_encode(_whole(self._messages[index])) for index in sorted(self._messages))
+        indexes = sorted(self._messages)
+        message, *others = (_encode(_whole(self._messages[index])) for index in indexes)
+        logprobs = {"logprobs": self._logprobs.get(indexes[0])} if self._logprobs else {}
+        extra: dict[str, Any] = logprobs | self._said
+        if others:
+            extra["choices"] = [
+                {"finish_reason": self._finish[index], "logprobs": self._logprobs.get(index)} for index in indexes[1:]
+            ]
         return Answer(
             message=message,
             finish_reason=self._finish[min(self._finish)],
             usage=self.usage,
             model=self.model,
             alternatives=tuple(others),
-            extra=self.extra,
+            extra=_encode(extra) if extra else b"",
         )
 
 

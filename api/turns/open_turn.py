@@ -107,4 +107,4 @@ class OpenTurn:
 
     def partial(self) -> Said:
         """What the model has said so far, as an assistant message, and the pieces in which it was streamed."""
-        return Said(self._gathered.partial(), self._gathered.pieces, self._gathered.extra)
+        return Said(self._gathered.partial(), self._gathered.pieces, self._gathered.logprobs)

@@ -15,53 +15,56 @@ from projections.pieces import ORDER
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class OutputText(msgspec.Struct):
+class Typed(msgspec.Struct, tag_field="type"):
+    """One of several kinds, which its `type` tells."""
+
+    @property
+    def type(self) -> str:
+        """The kind."""
+        return str(self.__struct_config__.tag)
+
+
+class OutputText(Typed, tag="output_text"):
     """A text part of a message."""
 
     text: str
-    type: Literal["output_text"] = "output_text"
     annotations: list[Any] = []
     logprobs: list[Any] = []
 
 
-class Refusal(msgspec.Struct):
+class Refusal(Typed, tag="refusal"):
     """A part in which the model says no."""
 
     refusal: str
-    type: Literal["refusal"] = "refusal"
 
 
-class ReasoningText(msgspec.Struct):
+class ReasoningText(Typed, tag="reasoning_text"):
     """A part of what the model thought."""
 
     text: str
-    type: Literal["reasoning_text"] = "reasoning_text"
 
 
-class SummaryText(msgspec.Struct):
+class SummaryText(Typed, tag="summary_text"):
     """A part of the summary of what the model thought."""
 
     text: str
-    type: Literal["summary_text"] = "summary_text"
 
 
-class MessageItem(msgspec.Struct):
+class MessageItem(Typed, tag="message"):
     """What the model says."""
 
     id: str
     content: list[OutputText | Refusal] = []
     status: str = "completed"
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
 
 
-class ReasoningItem(msgspec.Struct):
+class ReasoningItem(Typed, tag="reasoning"):
     """What the model thought before it spoke. `encrypted_content` is there where its server gave it."""
 
     id: str
     content: list[ReasoningText] = []
     status: str = "completed"
-    type: Literal["reasoning"] = "reasoning"
     summary: list[SummaryText] = []
     encrypted_content: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -74,7 +77,7 @@ class ReasoningItem(msgspec.Struct):
             self.encrypted_content = string_of(item.get("encrypted_content")) or self.encrypted_content
 
 
-class FunctionCallItem(msgspec.Struct):
+class FunctionCallItem(Typed, tag="function_call"):
     """A function that the model wants called."""
 
     id: str
@@ -82,7 +85,6 @@ class FunctionCallItem(msgspec.Struct):
     name: str
     arguments: str = ""
     status: str = "completed"
-    type: Literal["function_call"] = "function_call"
 
     @property
     def is_whole(self) -> bool:
@@ -94,7 +96,7 @@ class FunctionCallItem(msgspec.Struct):
         return True
 
 
-class CustomToolCallItem(msgspec.Struct):
+class CustomToolCallItem(Typed, tag="custom_tool_call"):
     """A free-form tool that the model wants called."""
 
     id: str
@@ -102,7 +104,6 @@ class CustomToolCallItem(msgspec.Struct):
     name: str
     input: str = ""
     status: str = "completed"
-    type: Literal["custom_tool_call"] = "custom_tool_call"
 
 
 Item = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem

@@ -102,7 +102,7 @@ def tidied(chunks: list[Chunk]) -> tuple[list[Chunk], Gathered]:
 def recorded_turn(started: TurnStarted, gathered: Gathered, how: str) -> Turn:
     """The turn in whose answer that was gathered, as its session has it once it has ended so."""
     session = Session.fold(STREAM, recorded([session_started(), started]))
-    so_far = Said(gathered.partial(), gathered.pieces, gathered.extra)
+    so_far = Said(gathered.partial(), gathered.pieces, gathered.logprobs)
     if how in ("completed", "length"):
         events = decide.complete(session, started.turn_id, gathered.answer(), gathered.pieces)
     elif how == "failed":
