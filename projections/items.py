@@ -30,7 +30,7 @@ _PREFIXES = {
     "compaction": "cmp",
 }
 _MADE = re.compile(r"[a-z]+_(?P<turn_id>[0-9a-z-]+?)(?:_.*)?")
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_summary", "reasoning_items")
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_items")
 
 
 def message_id(place: str) -> str:

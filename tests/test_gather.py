@@ -86,10 +86,11 @@ def test_calls_are_numbered_in_the_order_in_which_they_come() -> None:
 
 
 def test_a_name_said_again_and_an_id_made_anew_do_not_change_a_call() -> None:
-    pieces: list[dict[str, object]] = [
-        {"index": 0, "id": f"c{n}", "function": {"name": "f", "arguments": text}} for n, text in enumerate("{}")
+    deltas: list[dict[str, object]] = [
+        {"tool_calls": [{"index": 0, "id": f"c{n}", "function": {"name": "f", "arguments": text}}]}
+        for n, text in enumerate("{}")
     ]
-    whole = gathered(*({"tool_calls": [piece]} for piece in pieces))
+    whole = gathered(*deltas)
     calls = msgspec.json.decode(whole.answer().message)["tool_calls"]
     assert calls == [{"id": "c0", "function": {"name": "f", "arguments": "{}"}}]
 
