@@ -38,6 +38,7 @@ class Assembly:
         self._event = event
         self._items: list[OpenItem] = []
         self._calls: dict[int, OpenItem] = {}
+        self._counts: dict[type[Item], int] = {}
         self._summaries: set[int] = set()
         self._current: OpenItem | None = None
         self._text: tuple[OpenItem, Part] | None = None  # the newest, which is what annotations are about
@@ -163,7 +164,8 @@ class Assembly:
 
     def _id(self, kind: type[Item], made: Callable[[str], str]) -> str:
         """The id of the next item of a kind of which there is mostly one."""
-        number = sum(isinstance(opened.item, kind) for opened in self._items)
+        number = self._counts.get(kind, 0)
+        self._counts[kind] = number + 1
         return made(self._turn_id) + (f"_{number}" if number else "")
 
     def _begin(self, item: Item) -> tuple[bytes, OpenItem]:

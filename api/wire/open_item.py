@@ -44,7 +44,18 @@ class Part(msgspec.Struct):
 class OpenItem:
     """An item that has begun. Methods return the frames of what happened; `event` makes and numbers them."""
 
-    __slots__ = ("_current", "_event", "_index", "_input", "_parts", "_place", "is_done", "item", "originals")
+    __slots__ = (
+        "_counts",
+        "_current",
+        "_event",
+        "_index",
+        "_input",
+        "_parts",
+        "_place",
+        "is_done",
+        "item",
+        "originals",
+    )
 
     def __init__(self, item: Item, output_index: int, event: Event) -> None:
         self.item = item
@@ -55,6 +66,7 @@ class OpenItem:
         self._index = {"output_index": output_index}
         self._place = {"item_id": item.id, **self._index}
         self._parts: list[Part] = []
+        self._counts: dict[str, int] = {}
         self._input: list[str] = []
 
     def begin(self) -> bytes:
@@ -70,7 +82,8 @@ class OpenItem:
         frames = self._close_part(current) if current else b""
         part = new()
         index = "summary_index" if isinstance(part, SummaryText) else "content_index"
-        number = sum(index in other.place for other in self._parts)
+        number = self._counts.get(index, 0)
+        self._counts[index] = number + 1
         self._current = current = Part(key, part, {**self._place, index: number})
         self._parts.append(current)
         kind = "reasoning_summary_part" if current.is_summary else "content_part"
@@ -108,11 +121,16 @@ class OpenItem:
 
     def leave(self) -> bytes:
         """The model moves on to another item: this one is done, unless more of it may come."""
-        self._take_input()
         may_grow = isinstance(self.item, CustomToolCallItem) or (
-            isinstance(self.item, FunctionCallItem) and not self.item.is_whole
+            isinstance(self.item, FunctionCallItem) and not self._is_whole(self.item)
         )
         return b"" if may_grow else self.close("completed", is_last=False)
+
+    def _is_whole(self, item: FunctionCallItem) -> bool:
+        if not (self._input and self._input[-1].rstrip().endswith("}")):
+            return False  # without a look at all of it, each time the model moves on
+        self._take_input()
+        return item.is_whole
 
     def close(self, status: str, *, is_last: bool) -> bytes:
         """The item is done, in an answer that ended with `status`; the last one is what was being said then."""
