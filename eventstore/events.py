@@ -129,8 +129,9 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     of each piece of text as it was streamed. `history_digest` is that of all that was said up to and with this turn, by
     which a client that resends it is known again.
 
-    Where something else than content was streamed too, `delta_fields` says of each piece what it was a piece of, and
-    where it was streamed with log probabilities, `delta_tokens` how many of them came with it.
+    Where something else than content was streamed too, `delta_fields` says of each piece what it was a piece of, by the
+    numbers of `projections/pieces.py`, and where it was streamed with log probabilities, `delta_tokens` how many of
+    them came with it.
     """
 
     turn_id: str
@@ -147,7 +148,9 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
 
 
 class TurnFailed(Fact, frozen=True, kw_only=True):
-    """The model did not answer. Nothing of the turn is in a later prompt. `output` is what had come until then."""
+    """The model did not answer. Nothing of the turn is in a later prompt. `output` is what had come until then; `extra`
+    has its log probabilities, where there were any.
+    """
 
     turn_id: str
     code: str
@@ -157,6 +160,7 @@ class TurnFailed(Fact, frozen=True, kw_only=True):
     delta_lengths: tuple[int, ...] = ()
     delta_fields: tuple[int, ...] = ()
     delta_tokens: tuple[int, ...] = ()
+    extra: bytes = b""
 
 
 class TurnCancelled(Fact, frozen=True, kw_only=True):
@@ -168,6 +172,7 @@ class TurnCancelled(Fact, frozen=True, kw_only=True):
     delta_lengths: tuple[int, ...] = ()
     delta_fields: tuple[int, ...] = ()
     delta_tokens: tuple[int, ...] = ()
+    extra: bytes = b""
 
 
 class CompressionRotated(Fact, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from eventstore.events import (
     TurnFailed,
 )
 from projections.generation import Inherited
+from projections.pieces import Pieces
 from projections.turn import Turn
 from tests.support.facts import T0_US, assistant, completed, session_started, started, user
 from tests.support.spec import Decision, given
@@ -143,7 +144,7 @@ def test_an_answer_that_comes_after_the_turn_was_ended_by_somebody_else_is_refus
 
 
 def test_a_failure_and_a_cancellation_keep_what_was_said_so_far() -> None:
-    said = Said((assistant("half"),), (2, 2))
+    said = Said((assistant("half"),), Pieces((2, 2)))
     fail = partial(decide.fail, turn_id="t1", failure=Failure("upstream_timeout", "slow", 0), said=said)
     given(SESSION, started("t1")).when(fail).then(
         TurnFailed(

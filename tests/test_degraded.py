@@ -24,6 +24,7 @@ from api.turns.refusals import TurnInProgress
 from api.turns.request import Names
 from eventstore.events import ConversationAdvanced
 from eventstore.sqlite import LOG_FILE
+from projections.pieces import Pieces
 from tests.support.facts import assistant, completed, session_started, started, user
 from tests.support.server import Process, Server, serving
 from tests.support.spec import given
@@ -353,7 +354,9 @@ async def test_a_full_disk_costs_no_turn(data: Path, upstream: Upstream) -> None
 
 def late(turn_id: str, **request: Any) -> Any:
     command = begin(turn_id, **request).keywords["command"]  # type: ignore[attr-defined]
-    answer = Late(command.request, turn_id, Answer(message=assistant("hi"), finish_reason="stop", model="m"), (2,))
+    answer = Late(
+        command.request, turn_id, Answer(message=assistant("hi"), finish_reason="stop", model="m"), Pieces((2,))
+    )
     return partial(decide_late.record, command=command, late=answer)
 
 

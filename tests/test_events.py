@@ -143,6 +143,8 @@ LATER: dict[str, Event] = {
     "TurnCancelled-3": TurnCancelled(
         turn_id="t1", reason="client", delta_lengths=(3,), delta_fields=(2,), delta_tokens=(1,)
     ),
+    "TurnFailed-4": TurnFailed(turn_id="t1", code="c", message="m", status=500, extra=b'{"logprobs":null}'),
+    "TurnCancelled-4": TurnCancelled(turn_id="t1", reason="client", extra=b'{"logprobs":null}'),
     "TurnCancelled-2": TurnCancelled(turn_id="t1", reason="client", output=(b"{}",), delta_lengths=(1, 2)),
 }
 NAMED = [*((type_name(event), event) for event in EXAMPLES), *LATER.items()]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from api.models.gather import Gathered
 from api.models.model import Choice, Chunk, ModelBroke
 from api.models.sse import EVENT_BYTES_MAX, EventReader, EventTooLong
+from projections.pieces import Pieces
 
 
 def gathered(*deltas: dict[str, object], finish_reason: str | None = "stop") -> Gathered:
@@ -23,7 +24,7 @@ def test_text_is_joined_and_its_pieces_are_counted() -> None:
     whole = gathered({"role": "assistant", "content": ""}, {"content": "Hel"}, {"content": "lo"})
     answer = whole.answer()
     assert msgspec.json.decode(answer.message) == {"role": "assistant", "content": "Hello"}
-    assert (answer.finish_reason, whole.delta_lengths) == ("stop", [3, 2])
+    assert (answer.finish_reason, whole.pieces) == ("stop", Pieces((3, 2)))
 
 
 def test_tool_calls_are_joined_by_their_index_and_lose_it() -> None:
@@ -38,6 +39,83 @@ def test_tool_calls_are_joined_by_their_index_and_lose_it() -> None:
         {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
         {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
     ]
+
+
+def test_two_pieces_of_one_call_may_come_in_one_delta() -> None:
+    first = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}
+    whole = gathered({"tool_calls": [first, {"index": 0, "function": {"arguments": "}"}}]})
+    calls = msgspec.json.decode(whole.answer().message)["tool_calls"]
+    assert calls == [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]
+
+
+def test_a_plain_answer_is_recorded_in_lengths_alone() -> None:
+    whole = gathered({"role": "assistant", "content": ""}, {"content": "a"}, {"content": ""}, {"content": "bc"})
+    assert whole.pieces == Pieces((1, 2), (), ())
+
+
+def test_it_is_counted_what_each_piece_was_a_piece_of() -> None:
+    whole = gathered(
+        {"content": "a"},
+        {"reasoning_content": "bc"},
+        {"tool_calls": [{"index": 3, "id": "c", "function": {"name": "f"}}]},
+        {"tool_calls": [{"index": 3, "function": {"arguments": "{}"}}]},
+        {"reasoning_summary": [{"index": 1, "text": "d"}]},
+        {"annotations": [{"index": 0}, {"index": 0}], "refusal": "no", "reasoning": "e"},
+        {"reasoning_items": [{"index": 0}]},
+        {"content": "f"},
+    )
+    assert whole.pieces.fields == (0, 2, 1000, 1000, 2000, 4, 1, 3, 5, 0)
+    assert whole.pieces.lengths == (1, 2, 0, 2, 1, 2, 2, 1, 1, 1)
+    assert len(msgspec.json.decode(whole.answer().message)["annotations"]) == 2
+
+
+def test_log_probabilities_are_counted_with_the_text_they_came_with_or_before() -> None:
+    whole = Gathered()
+    entry = {"token": "x", "logprob": -1}
+    for text, count in (("a", 0), ("b", 2), ("", 1), ("c", 0), ("d", 0)):
+        whole.add(Chunk([Choice(0, {"content": text}, None, {"content": [entry] * count} if count else None)]))
+    assert whole.pieces == Pieces((1, 1, 1, 1), (), (0, 2, 1, 0))
+    assert len(msgspec.json.decode(whole.logprobs)["logprobs"]["content"]) == 3
+
+
+def test_calls_are_numbered_in_the_order_in_which_they_come() -> None:
+    chunk = Chunk([Choice(0, {"tool_calls": [{"index": 7, "id": "a"}, {"id": "b"}, "x", {"index": 7, "id": ""}]})])
+    Gathered().add(chunk)
+    calls = chunk.choices[0].delta["tool_calls"]
+    assert [(call["index"], call.get("id")) for call in calls] == [(0, "a"), (1, "b"), (0, None)]
+
+
+def test_a_name_said_again_and_an_id_made_anew_do_not_change_a_call() -> None:
+    deltas: list[dict[str, object]] = [
+        {"tool_calls": [{"index": 0, "id": f"c{n}", "function": {"name": "f", "arguments": text}}]}
+        for n, text in enumerate("{}")
+    ]
+    whole = gathered(*deltas)
+    calls = msgspec.json.decode(whole.answer().message)["tool_calls"]
+    assert calls == [{"id": "c0", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": 7, "refusal": [], "reasoning_content": {"a": 1}},
+        {"tool_calls": 7},
+        {"tool_calls": ["x", None, [1]]},
+        {"tool_calls": [{"index": "0", "function": "f", "id": 7}]},
+        {"annotations": "x", "reasoning_summary": [7], "reasoning_items": {"a": 1}},
+    ],
+)
+def test_what_is_malformed_is_left_out(delta: dict[str, object]) -> None:
+    whole = gathered({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}, delta, {"content": "there"})
+    message = msgspec.json.decode(whole.answer().message)
+    assert message["content"] == "there"
+    assert message["tool_calls"][0] == {"function": {"arguments": "{"}}
+
+
+def test_text_in_parts_is_text() -> None:
+    whole = gathered({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"content": "c"})
+    assert msgspec.json.decode(whole.answer().message)["content"] == "abc"
+    assert whole.pieces.lengths == (2, 1)
 
 
 def test_fields_nobody_knows_yet_are_kept() -> None:

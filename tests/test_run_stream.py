@@ -50,9 +50,9 @@ def ended(chunks: list[Chunk], how: str, *, restarted: bool) -> Turn:
     for chunk in chunks:
         gathered.add(chunk)
     session = Session.fold(STREAM, recorded([session_started(), RUN, *([RESTARTED] if restarted else [])]))
-    so_far = Said(gathered.partial(), tuple(gathered.delta_lengths))
+    so_far = Said(gathered.partial(), gathered.pieces, gathered.logprobs)
     if how == "completed":
-        events = decide.complete(session, "t1", gathered.answer(), so_far.delta_lengths)
+        events = decide.complete(session, "t1", gathered.answer(), so_far.pieces)
     elif how == "failed":
         events = decide.fail(session, "t1", Failure("x", "y", 0), so_far)
     else:

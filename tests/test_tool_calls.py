@@ -14,6 +14,7 @@ from api.turns.decide_late import Late
 from api.turns.refusals import DuplicateItem, OutputWithoutCall, UnansweredCall
 from api.turns.request import Names, TurnRequest
 from eventstore.events import CompressionRotated, Event, ItemRemoved, ItemsAdded, TurnCompleted, TurnFailed, TurnStarted
+from projections.pieces import Pieces
 from projections.session import Session
 from tests.support.api import call as call_route
 from tests.support.dialogue import answering
@@ -239,7 +240,7 @@ def test_whatever_a_model_server_said_can_be_gone_on_from(odd: bytes) -> None:
 
 def test_what_was_answered_while_the_log_was_out_of_reach_is_recorded_all_the_same() -> None:
     asked = request(output())
-    late = Late(asked, "t9", Answer(message=assistant("hi"), finish_reason="stop"), ())
+    late = Late(asked, "t9", Answer(message=assistant("hi"), finish_reason="stop"), Pieces())
     session = Session.fold(STREAM, recorded(PLAIN))
     assert len(decide_late.record(session, command(asked), late)) == 2
 

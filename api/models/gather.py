@@ -1,10 +1,13 @@
-"""Puts a streamed answer together again: chunks in, one `Answer` out."""
+"""Puts a streamed answer together again: chunks in, one `Answer` out, and the pieces that it came in."""
 
 from typing import Any
 
 import msgspec
 
-from api.models.model import NULL, Answer, Chunk, ModelBroke, ModelGarbage
+from api.models.counted import Counted
+from api.models.model import NULL, Answer, Choice, Chunk, ModelBroke, ModelGarbage
+from api.models.tidy import Places, tidy, tidy_logprobs
+from projections.pieces import LISTS, Pieces
 
 _encode = msgspec.json.Encoder().encode
 
@@ -15,19 +18,20 @@ _WHOLE = frozenset({"role", "id", "type", "index"})
 class Gathered:
     """What has come of an answer so far."""
 
-    __slots__ = ("_finish", "_logprobs", "_messages", "_said", "delta_lengths", "model", "usage")
+    __slots__ = ("_counted", "_finish", "_logprobs", "_messages", "_places", "_said", "model", "usage")
 
     def __init__(self) -> None:
         self._messages: dict[int, dict[str, Any]] = {}
         self._finish: dict[int, str] = {}
         self._logprobs: dict[int, dict[str, Any]] = {}
-        self.delta_lengths: list[int] = []
+        self._places: dict[int, dict[str, Places]] = {}
+        self._counted = Counted()
         self.usage = b""
         self.model = ""
         self._said: dict[str, Any] = {}  # of the answer as a whole
 
     def add(self, chunk: Chunk) -> None:
-        """Take in the next chunk; raises `ModelGarbage` where it is nested too deeply."""
+        """Take in the next chunk, and tidy it; raises `ModelGarbage` where it is nested too deeply."""
         try:
             self._take_in(chunk)
         except RecursionError:
@@ -35,13 +39,23 @@ class Gathered:
 
     def _take_in(self, chunk: Chunk) -> None:
         for choice in chunk.choices:
-            self._say(choice.index, choice.delta)
-            if choice.index == 0 and isinstance(text := choice.delta.get("content"), str) and text:
-                self.delta_lengths.append(len(text))
+            delta = choice.delta
+            message = self._messages.get(choice.index)
+            if (
+                len(delta) == 1
+                and choice.logprobs is None
+                and message
+                and isinstance(text := delta.get("content"), str)
+                and isinstance(said := message.get("content"), str)
+                and said
+            ):  # the usual piece, by the shortest way
+                message["content"] = said + text
+                if text and choice.index == 0:
+                    self._counted.content(len(text))
+            else:
+                self._say(choice)
             if choice.finish_reason:
                 self._finish[choice.index] = choice.finish_reason
-            if isinstance(choice.logprobs, dict):
-                merge(self._logprobs.setdefault(choice.index, {}), choice.logprobs)
         if chunk.usage != NULL:
             self.usage = bytes(chunk.usage)
         self.model = chunk.model or self.model
@@ -52,12 +66,29 @@ class Gathered:
         if chunk.moderation:
             self._said["moderation"] = chunk.moderation
 
-    def _say(self, index: int, delta: dict[str, Any]) -> None:
+    def _say(self, choice: Choice) -> None:
+        index = choice.index
+        choice.delta = delta = tidy(choice.delta, self._places.setdefault(index, {}))
+        choice.logprobs = logprobs = tidy_logprobs(choice.logprobs)
         message = self._messages.setdefault(index, {"role": "assistant"})
         for name in delta.keys() & message.keys() - {"role"}:
             if delta[name] and not message[name]:
                 del message[name]  # announced empty, and only now said
         merge(message, delta)
+        if logprobs:
+            merge(self._logprobs.setdefault(index, {}), logprobs)
+        if index == 0:
+            self._counted.add(delta, logprobs)
+
+    @property
+    def pieces(self) -> Pieces:
+        """The pieces of the first choice."""
+        return self._counted.pieces
+
+    @property
+    def logprobs(self) -> bytes:
+        """The log probabilities of the first choice, as JSON beside an answer; empty where there are none."""
+        return _encode({"logprobs": self._logprobs[0]}) if 0 in self._logprobs else b""
 
     @property
     def is_finished(self) -> bool:
@@ -110,6 +141,8 @@ def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
     """Add a delta to what came before it, field by field, as OpenAI's SDKs do: text grows, lists go by `index`."""
     for key, value in delta.items():
         known = whole.get(key)
+        if known is None and isinstance(value, list):
+            known = whole[key] = []  # two entries of one delta may be pieces of one thing
         if known is None or key in _WHOLE:
             whole[key] = _copy(value) if value is not None or key not in whole else known
         elif isinstance(value, str) and isinstance(known, str):
@@ -117,17 +150,21 @@ def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
         elif isinstance(value, dict) and isinstance(known, dict):
             merge(known, value)
         elif isinstance(value, list) and isinstance(known, list):
-            _merge_list(known, value)
+            _merge_list(known, value, by_index=key not in LISTS)
 
 
-def _merge_list(known: list[Any], pieces: list[Any]) -> None:
+def _merge_list(known: list[Any], pieces: list[Any], *, by_index: bool) -> None:
     for piece in pieces:
-        index = piece.get("index") if isinstance(piece, dict) else None
-        twin = next((entry for entry in known if isinstance(index, int) and entry.get("index") == index), None)
+        index = piece.get("index") if by_index and isinstance(piece, dict) else None
+        twin = next((entry for entry in known if isinstance(index, int) and _index_of(entry) == index), None)
         if twin is None:
             known.append(_copy(piece))
         else:
             merge(twin, piece)
+
+
+def _index_of(entry: Any) -> Any:
+    return entry.get("index") if isinstance(entry, dict) else None
 
 
 def _copy(value: Any) -> Any:

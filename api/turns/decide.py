@@ -4,7 +4,7 @@ Pure: time, ids and the answer of the model are handed in. Tested as given(event
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,7 @@ from eventstore.events import (
     TurnFailed,
     TurnStarted,
 )
+from projections.pieces import WHOLE, Pieces
 from projections.session import Session
 from projections.turn import Turn
 
@@ -36,10 +37,11 @@ NOTHING_NEW = "there is nothing new behind the last assistant message: send the 
 
 
 class Said(NamedTuple):
-    """What a model had said when it was cut short, and the lengths of its streamed pieces, in characters."""
+    """What a model had said when it was cut short, the pieces in which it was streamed, and what came beside it."""
 
     output: tuple[bytes, ...] = ()
-    delta_lengths: tuple[int, ...] = ()
+    pieces: Pieces = WHOLE
+    extra: bytes = b""
 
 
 NOTHING_SAID = Said()
@@ -146,18 +148,16 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
     )
 
 
-def complete(session: Session, turn_id: str, answer: Answer, delta_lengths: tuple[int, ...] = ()) -> list[Event]:
+def complete(session: Session, turn_id: str, answer: Answer, pieces: Pieces = WHOLE) -> list[Event]:
     """The model has answered: the turn joins the transcript, and its conversation moves on."""
     started = _open_turn(session, turn_id).started
-    return completion(session, scope_of(session, started), started, answer, delta_lengths)
+    return completion(session, scope_of(session, started), started, answer, pieces)
 
 
-def completion(
-    session: Session, scope: Scope, started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...]
-) -> list[Event]:
+def completion(session: Session, scope: Scope, started: TurnStarted, answer: Answer, pieces: Pieces) -> list[Event]:
     """The facts that an answer makes of the turn that `started` at the end of the session."""
     digest = digest_behind(session.newest, scope, started, (answer.message,))
-    completed = completed_by(started, answer, delta_lengths, digest)
+    completed = completed_by(started, answer, pieces, digest)
     if not started.conversation:
         return [completed]
     name, session_id = started.conversation, session.session_id
@@ -165,7 +165,7 @@ def completion(
 
 
 def completed_by(
-    started: TurnStarted, answer: Answer, delta_lengths: tuple[int, ...] = (), history_digest: bytes = b""
+    started: TurnStarted, answer: Answer, pieces: Pieces = WHOLE, history_digest: bytes = b""
 ) -> TurnCompleted:
     """The fact that an answer makes of an open turn."""
     return TurnCompleted(
@@ -176,8 +176,10 @@ def completed_by(
         model="" if answer.model == started.model else answer.model,
         alternatives=answer.alternatives,
         extra=answer.extra,
-        delta_lengths=delta_lengths,
         history_digest=history_digest,
+        delta_lengths=pieces.lengths,
+        delta_fields=pieces.fields,
+        delta_tokens=pieces.tokens,
     )
 
 
@@ -193,16 +195,26 @@ def fail(session: Session, turn_id: str, failure: Failure, said: Said = NOTHING_
     """The model did not answer. The turn is over and leaves nothing in later prompts."""
     _open_turn(session, turn_id)
     code, message, status = failure.code, failure.message, failure.status
-    output, lengths = said
-    return [
-        TurnFailed(turn_id=turn_id, code=code, message=message, status=status, output=output, delta_lengths=lengths)
-    ]
+    return [TurnFailed(turn_id=turn_id, code=code, message=message, status=status, **_fields(said))]
 
 
 def cancel(session: Session, turn_id: str, reason: CancelReason, said: Said = NOTHING_SAID) -> list[Event]:
     """The turn was stopped. It leaves nothing in later prompts."""
     _open_turn(session, turn_id)
-    return [TurnCancelled(turn_id=turn_id, reason=reason, output=said.output, delta_lengths=said.delta_lengths)]
+    return [TurnCancelled(turn_id=turn_id, reason=reason, **_fields(said))]
+
+
+def _fields(said: Said) -> dict[str, Any]:
+    """What the facts of a turn that was cut short keep of what was said."""
+    lengths, fields, tokens = said.pieces
+    extra = said.extra if tokens else b""  # the log probabilities, without which the pieces can not be told again
+    return {
+        "output": said.output,
+        "delta_lengths": lengths,
+        "delta_fields": fields,
+        "delta_tokens": tokens,
+        "extra": extra,
+    }
 
 
 def evict(session: Session, turn_id: str, reason: EvictReason, earlier: Turn | None = None) -> list[Event]:

@@ -8,6 +8,7 @@ from api.turns.decide import Begin
 from api.turns.history import asked_scope
 from api.turns.request import TurnRequest
 from eventstore.events import Event, TurnStarted
+from projections.pieces import Pieces
 from projections.session import Session
 
 
@@ -17,7 +18,7 @@ class Late(msgspec.Struct, frozen=True):
     request: TurnRequest
     turn_id: str
     answer: Answer
-    delta_lengths: tuple[int, ...]
+    pieces: Pieces
 
     @property
     def size_bytes(self) -> int:
@@ -35,4 +36,4 @@ def record(session: Session, command: Begin, late: Late) -> list[Event]:
     events = decide.opened(session, command)
     started = events[-1]
     assert isinstance(started, TurnStarted)  # noqa: S101 (what begins a turn ends with that)
-    return events + decide.completion(session, asked_scope(command.request), started, late.answer, late.delta_lengths)
+    return events + decide.completion(session, asked_scope(command.request), started, late.answer, late.pieces)

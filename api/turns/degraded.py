@@ -32,6 +32,7 @@ from api.turns.refusals import LineageBusy, Refusal, TurnInProgress
 from api.turns.request import Names, TurnRequest
 from eventstore.events import lineage_stream
 from eventstore.log import LogError, LogUnavailable
+from projections.pieces import Pieces
 from projections.runner import ViewsUnavailable
 from projections.session import Session
 from projections.store import ViewsUnusable
@@ -131,10 +132,10 @@ class Outage:
         told = _names(request, turn.turn_id)
         _log.warning("answering a turn without history", **told, will_be_recorded=is_recorded, reason=str(reason))
 
-        async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
+        async def complete(answer: Answer, pieces: Pieces) -> Turn:
             if is_recorded:
-                self._keep(Late(request, turn.turn_id, answer, delta_lengths))
-            ended = decide.completed_by(turn.started, answer, delta_lengths)
+                self._keep(Late(request, turn.turn_id, answer, pieces))
+            ended = decide.completed_by(turn.started, answer, pieces)
             return Turn(turn.started, turn.started_us, ended, time.time_ns() // 1_000)
 
         has_id = is_recorded and bool(request.names.session_id)

@@ -20,7 +20,7 @@ from api.turns.decide import Said, has_expired
 from api.turns.lineages import Lineages
 from api.turns.open_turn import LiveTurn, Marks
 from api.turns.refusals import KeyReused, LineageBusy
-from api.turns.replayed import chunks_of
+from api.turns.replayed import chunks_of, pieces_of
 from api.turns.request import Names, TurnRequest
 from eventstore.events import CancelReason, Identity, TurnCompleted, lineage_stream
 from projections import idempotency
@@ -59,7 +59,7 @@ class Replayed:
     def partial(self) -> Said:
         """All that was said."""
         ended = self.turn.ended
-        return Said(ended.output, ended.delta_lengths) if ended else Said()
+        return Said(ended.output, pieces_of(ended), ended.extra) if ended else Said()
 
 
 class Claim:

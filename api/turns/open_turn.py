@@ -11,11 +11,12 @@ from api.models.model import Answer, Chunk, Model, Prompt
 from api.turns.decide import Said
 from api.turns.prompt import prompt_of
 from eventstore.events import CancelReason, SessionStarted
+from projections.pieces import WHOLE, Pieces
 from projections.session import Session
 from projections.turn import Turn
 
-# Records the answer, with the lengths of its streamed pieces, and returns the completed turn.
-Complete: TypeAlias = Callable[[Answer, tuple[int, ...]], Awaitable[Turn]]
+# Records the answer, with the pieces in which it was streamed, and returns the completed turn.
+Complete: TypeAlias = Callable[[Answer, Pieces], Awaitable[Turn]]
 
 
 class Marks(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +94,7 @@ class OpenTurn:
 
     async def answer(self) -> Turn:
         """Have the model answer as a whole; returns when the completed turn is durable. Raises `ModelError`."""
-        self.turn = await self._complete(await self._model.complete(self.prompt), ())
+        self.turn = await self._complete(await self._model.complete(self.prompt), WHOLE)
         return self.turn
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -102,8 +103,8 @@ class OpenTurn:
             async for chunk in chunks:
                 self._gathered.add(chunk)
                 yield chunk
-        self.turn = await self._complete(self._gathered.answer(), tuple(self._gathered.delta_lengths))
+        self.turn = await self._complete(self._gathered.answer(), self._gathered.pieces)
 
     def partial(self) -> Said:
-        """What the model has said so far, as an assistant message, and the lengths of its streamed pieces."""
-        return Said(self._gathered.partial(), tuple(self._gathered.delta_lengths))
+        """What the model has said so far, as an assistant message, and the pieces in which it was streamed."""
+        return Said(self._gathered.partial(), self._gathered.pieces, self._gathered.logprobs)

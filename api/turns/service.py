@@ -39,6 +39,7 @@ from api.turns.rotation import NOT_DUE, Rotations
 from api.turns.work import Work
 from eventstore.events import lineage_stream
 from projections import sessions as session_list
+from projections.pieces import Pieces
 from projections.session import Session
 from projections.turn import Turn
 
@@ -171,8 +172,8 @@ class Turns:
             started = decide.started_by(command, session, began)
             turn = Turn(started, command.now_us)
 
-            async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
-                ended = decide.completed_by(started, answer, delta_lengths)
+            async def complete(answer: Answer, pieces: Pieces) -> Turn:
+                ended = decide.completed_by(started, answer, pieces)
                 return Turn(started, turn.started_us, ended, time.time_ns() // 1_000)
 
             yield OpenTurn(self._model, session, turn, complete, began=began, is_recorded=False)
@@ -263,8 +264,8 @@ class Turns:
         assert turn is not None  # noqa: S101 (it was just opened, and the lineage is held)
         self.work.begin(turn.turn_id)
 
-        async def complete(answer: Answer, delta_lengths: tuple[int, ...]) -> Turn:
-            decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, delta_lengths=delta_lengths)
+        async def complete(answer: Answer, pieces: Pieces) -> Turn:
+            decision = partial(decide.complete, turn_id=turn.turn_id, answer=answer, pieces=pieces)
             await self._lineages.commit(session, decision)
             if is_nameless:
                 self._histories.learn(session, turn)

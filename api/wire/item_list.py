@@ -8,7 +8,7 @@ import msgspec
 
 from api.problem import Problem
 from api.wire.input_items import items_of_input
-from api.wire.items import Item, output_items
+from api.wire.output import items_of
 from api.wire.query import Parameter
 from projections.items import turn_id_of
 from projections.turn import Turn
@@ -65,22 +65,12 @@ def input_items(turn: Turn) -> list[Shown]:
 
 def output_items_of(turn: Turn) -> list[Shown]:
     """What the model said in the turn as items, without those that were removed."""
-    return _kept(turn, map(msgspec.to_builtins, output_of(turn)))
+    return _kept(turn, map(msgspec.to_builtins, items_of(turn)))
 
 
 def turn_items(turn: Turn) -> list[Shown]:
     """The turn's input and its output."""
     return input_items(turn) + output_items_of(turn)
-
-
-def output_of(turn: Turn) -> list[Item]:
-    """All that the model said in the turn, as items; nothing where it is still at it."""
-    if turn.ended is None:
-        return []
-    status = "completed" if turn.status == "completed" else "incomplete"
-    by_arrival = turn.started.stream  # then the message was put together in the order in which its parts came
-    messages = turn.ended.output
-    return [item for data in messages for item in output_items(turn.turn_id, data, status, by_arrival=by_arrival)]
 
 
 def item_list(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list[Shown]] = turn_items) -> ItemList:

@@ -6,7 +6,8 @@ import msgspec
 
 from api.turns.directory import RESPONSE
 from api.wire.echo import echoed
-from api.wire.items import Item, output_items, string_of
+from api.wire.items import Item, string_of
+from api.wire.output import items_of
 from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
 from projections.messages import fields
 from projections.turn import Status, Turn
@@ -62,7 +63,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     object: Literal["response"] = "response"
     created_at: int
     completed_at: int | None = None
-    status: Status
+    status: Status | Literal["queued"]
     background: bool = False
     error: ResponseError | None = None
     incomplete_details: Incomplete | None = None
@@ -106,7 +107,7 @@ def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
         created_at=turn.started_us // 1_000_000,
         status=turn.status,
         model=started.model,
-        output=_output(turn),
+        output=items_of(turn),
         instructions=_instructions(started),
         previous_response_id=started.previous_response_id or None,
         conversation=Conversation(started.conversation) if started.conversation else None,
@@ -140,15 +141,6 @@ def usage_of(done: TurnCompleted) -> Usage:
 def _served_tier(done: TurnCompleted) -> str:
     """The tier that the model server says it has served."""
     return string_of(fields(done.extra).get("service_tier")) if b'"service_tier"' in done.extra else ""
-
-
-def _output(turn: Turn) -> list[Item]:
-    if turn.ended is None:
-        return []
-    status = "completed" if turn.status == "completed" else "incomplete"
-    by_arrival = turn.started.stream  # then the message was put together in the order in which its parts came
-    messages = turn.ended.output
-    return [item for data in messages for item in output_items(turn.turn_id, data, status, by_arrival=by_arrival)]
 
 
 def _instructions(started: TurnStarted) -> str | None:
