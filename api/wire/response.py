@@ -60,7 +60,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     object: Literal["response"] = "response"
     created_at: int
     completed_at: int | None = None
-    status: Status
+    status: Status | Literal["queued"]
     background: bool = False
     error: ResponseError | None = None
     incomplete_details: Incomplete | None = None

@@ -47,21 +47,33 @@ class _Open(msgspec.Struct):
 
 
 class ResponseStream:
-    """Writes the events of one response. Each method returns the bytes of whole frames."""
+    """Writes the events of one response. Each method returns the bytes of whole frames.
 
-    def __init__(self, opened: LiveTurn, *, store: bool) -> None:
+    Whoever has read a part of them is given those behind event number `after` only; all are counted. One that is
+    `queued` waited in the background for its turn to begin, and says so.
+    """
+
+    def __init__(self, opened: LiveTurn, *, store: bool, after: int = -1, queued: bool = False) -> None:
         self._turn = opened.turn
         self._store = store
+        self._after = after
+        self._queued = queued
         self._sequence_number = 0
         self._open: dict[str, _Open] = {}
 
     def opening(self) -> bytes:
-        """The two events that come before any output."""
+        """The events that come before any output."""
         turn = self._turn
         begun = Turn(turn.started, turn.started_us) if turn.ended else turn  # one that the log answers has ended
         response = response_object(begun, store=self._store)
-        created = self._event("response.created", response=response)
-        return created + self._event("response.in_progress", response=response)
+        status = response.status
+        if self._queued:
+            response.status = "queued"
+        frames = self._event("response.created", response=response)
+        if self._queued:
+            frames += self._event("response.queued", response=response)
+            response.status = status
+        return frames + self._event("response.in_progress", response=response)
 
     def piece(self, chunk: Chunk) -> bytes:
         """What the next chunk of the model's answer brings."""
@@ -155,9 +167,9 @@ class ResponseStream:
         return done + self._event("response.content_part.done", **place, part=part)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
-        payload = {"type": kind, "sequence_number": self._sequence_number, **fields}
+        number = self._sequence_number
         self._sequence_number += 1
-        return frame(payload, kind)
+        return frame({"type": kind, "sequence_number": number, **fields}, kind) if number > self._after else b""
 
 
 def _logprobs(part: OutputText | Refusal | ReasoningText) -> dict[str, Any]:
