@@ -8,15 +8,40 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SEARCH, SETTINGS, TURNS
+from api.context import (
+    DESK,
+    EVICTION,
+    GUARD,
+    KEYRING,
+    LINEAGES,
+    MODEL,
+    RESPONSES,
+    ROTATIONS,
+    RUNS,
+    SEARCH,
+    SETTINGS,
+    TURNS,
+)
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, desk, responses, runs, search, service, session_chat, sessions
+from api.routes import (
+    background_responses,
+    chat,
+    compress,
+    desk,
+    responses,
+    runs,
+    search,
+    service,
+    session_chat,
+    sessions,
+)
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.background_responses import BackgroundResponses
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
@@ -40,6 +65,7 @@ ROUTES = (
     (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
+    (hdrs.METH_POST, "/v1/responses/{response_id}/cancel", background_responses.cancel, "response_cancel"),
     (hdrs.METH_POST, "/v1/runs", runs.create, "runs"),
     (hdrs.METH_GET, "/v1/runs/{run_id}", runs.get, "run_status"),
     (hdrs.METH_GET, "/v1/runs/{run_id}/events", runs.events, "run_events"),
@@ -112,6 +138,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         )
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
+        app[RESPONSES] = BackgroundResponses(lineages, turns, background, eviction)
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():
             _log.warning("cancelled turns that a crash had left open", turns=left_open)

@@ -5,13 +5,13 @@ answer has ended, so that a model may go back and forth between them. The termin
 durable: its response is made from the facts, as every later read is.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+from msgspec import structs
 
 from api.models.model import Chunk
 from api.problem import Problem
-from api.turns.open_turn import LiveTurn
 from api.wire.frames import DONE, frame
 from api.wire.items import (
     CustomToolCallItem,
@@ -24,7 +24,7 @@ from api.wire.items import (
     Refusal,
     string_of,
 )
-from api.wire.response import ResponseError, response_object
+from api.wire.response import ResponseError, ResponseObject, response_object
 from projections.items import call_item_id, message_id, reasoning_id
 from projections.turn import Turn
 
@@ -46,6 +46,15 @@ class _Open(msgspec.Struct):
     pieces: list[str]
 
 
+class Told(Protocol):
+    """Whatever has a turn to tell of."""
+
+    @property
+    def turn(self) -> Turn:
+        """As it stands."""
+        ...
+
+
 class ResponseStream:
     """Writes the events of one response. Each method returns the bytes of whole frames.
 
@@ -53,7 +62,7 @@ class ResponseStream:
     `queued` waited in the background for its turn to begin, and says so.
     """
 
-    def __init__(self, opened: LiveTurn, *, store: bool, after: int = -1, queued: bool = False) -> None:
+    def __init__(self, opened: Told, *, store: bool, after: int = -1, queued: bool = False) -> None:
         self._turn = opened.turn
         self._store = store
         self._after = after
@@ -63,17 +72,22 @@ class ResponseStream:
 
     def opening(self) -> bytes:
         """The events that come before any output."""
-        turn = self._turn
-        begun = Turn(turn.started, turn.started_us) if turn.ended else turn  # one that the log answers has ended
-        response = response_object(begun, store=self._store)
-        status = response.status
-        if self._queued:
-            response.status = "queued"
-        frames = self._event("response.created", response=response)
-        if self._queued:
-            frames += self._event("response.queued", response=response)
-            response.status = status
+        response = self._begun()
+        frames = b"" if self._sequence_number else self._created(response)
         return frames + self._event("response.in_progress", response=response)
+
+    def waiting(self) -> bytes:
+        """Those of them that come before its turn begins."""
+        return self._created(self._begun())
+
+    def jump(self, number: int) -> None:
+        """Number the next event so: those before it may have been others."""
+        self._sequence_number = number
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next event."""
+        return self._sequence_number
 
     def piece(self, chunk: Chunk) -> bytes:
         """What the next chunk of the model's answer brings."""
@@ -81,11 +95,13 @@ class ResponseStream:
 
     def ending(self, turn: Turn) -> bytes:
         """The end of a turn that is durable."""
-        is_whole = turn.status == "completed"
+        response = response_object(turn, store=self._store)
+        if response.status == "failed":
+            return self._event("response.failed", response=response) + DONE
+        is_whole = response.status == "completed"
         closed = [self._close(opened, "completed" if is_whole else "incomplete") for opened in self._open.values()]
         kind = "response.completed" if is_whole else "response.incomplete"
-        terminal = self._event(kind, response=response_object(turn, store=self._store))
-        return b"".join((*closed, terminal, DONE))
+        return b"".join((*closed, self._event(kind, response=response), DONE))
 
     def failing(self, problem: Problem) -> bytes:
         """The end of a turn that failed after the stream had begun: as the log has it, where the log has it."""
@@ -95,6 +111,17 @@ class ResponseStream:
             response.status = "failed"
             response.error = ResponseError(problem.code or "server_error", problem.message)
         return opening + self._event("response.failed", response=response) + DONE
+
+    def _begun(self) -> ResponseObject:
+        turn = self._turn
+        begun = Turn(turn.started, turn.started_us) if turn.ended else turn  # one that the log answers has ended
+        return response_object(begun, store=self._store)
+
+    def _created(self, response: ResponseObject) -> bytes:
+        if not self._queued:
+            return self._event("response.created", response=response)
+        waiting = structs.replace(response, status="queued")
+        return self._event("response.created", response=waiting) + self._event("response.queued", response=waiting)
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         turn_id = self._turn.turn_id

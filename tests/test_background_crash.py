@@ -1,0 +1,178 @@
+"""Responses in the background and the end of their process: started again once, or failed with a clear error."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from eventstore.events import TurnCancelled, TurnRestarted, TurnStarted
+from tests.support.background import (
+    DONE,
+    PIECES,
+    S1,
+    TEXT,
+    ask,
+    asking,
+    behind,
+    ended,
+    following,
+    frames,
+    hold,
+    kinds,
+    numbers,
+    parsed,
+    said,
+    some,
+)
+from tests.support.server import Process, Server, serving
+from tests.support.upstream import Upstream
+from tests.test_crash import recorded, verify
+
+WAIT_S = 30.0
+ATTEMPT = 1_000_000
+Start = Callable[..., Awaitable[Process]]
+
+
+async def half_a_response(server: Server, upstream: Upstream) -> tuple[str, bytes]:
+    """A response of session s1, of whose answer two words have come; and its stream so far."""
+    hold(upstream)
+    async with asyncio.timeout(WAIT_S), asking(server, headers=S1) as response:
+        begun = await some(response, 7)
+    assert said(parsed(begun)) == ["one", " two"]
+    return parsed(begun)[0]["response"]["id"], begun
+
+
+async def test_a_response_that_was_killed_is_started_again(data: Path, upstream: Upstream, start: Start) -> None:
+    process = await start()
+    response_id, first = await half_a_response(process.server, upstream)
+    await process.kill9()
+
+    hold(upstream)
+    process = await start()
+    server = process.server
+    assert (await server.get(f"/v1/responses/{response_id}"))["status"] == "in_progress"
+    async with asyncio.timeout(WAIT_S), following(server, response_id) as response:
+        begun = await some(response, 8)
+        upstream.gate.set()
+        live = begun + await response.read()
+    happened = parsed(live)
+    # What both attempts have in common is the same; what the second one says is numbered apart.
+    assert live.startswith(behind(first, -1).partition(b"event: response.output_item.added")[0])
+    assert numbers(happened) == [0, 1, 2, *(ATTEMPT + number for number in range(11))]
+    assert kinds(happened)[:5] == ["created", "queued", "in_progress", "in_progress", "output_item.added"]
+    assert happened[3]["response"]["output"] == []
+    assert said(happened) == PIECES
+    assert kinds(happened)[-1] == "completed"
+    for seen in numbers(parsed(first))[2:]:  # what was read of the first attempt no longer holds
+        assert await frames(server, response_id, seen) == behind(live, ATTEMPT - 1)
+    assert await frames(server, response_id, ATTEMPT + 4) == behind(live, ATTEMPT + 4)
+
+    done = await ended(server, response_id)
+    assert (done.status, done.output_text, done.background) == ("completed", TEXT, True)
+    assert upstream.requests[0] == upstream.requests[1]
+    assert await process.terminate() == 0
+    assert await count(data, TurnRestarted) == 1
+    assert await count(data, TurnStarted) == 1
+    assert not await count(data, TurnCancelled)
+    await verify(data)
+    async with serving(data, upstream=upstream.url) as later:
+        assert await frames(later, response_id) == live
+
+
+async def test_a_response_that_is_killed_twice_has_failed(data: Path, upstream: Upstream, start: Start) -> None:
+    process = await start()
+    response_id, _ = await half_a_response(process.server, upstream)
+    await process.kill9()
+    hold(upstream)
+    process = await start()
+    async with asyncio.timeout(WAIT_S), following(process.server, response_id) as response:
+        seen = numbers(parsed(await some(response, 8)))
+    await process.kill9()
+    upstream.gate.set()
+    process = await start()
+    await has_failed(process.server, response_id)
+    happened = parsed(await frames(process.server, response_id))
+    assert numbers(happened) == [0, 1, 2, ATTEMPT, 2 * ATTEMPT]
+    assert kinds(happened)[-1] == "failed"
+    assert numbers(parsed(await frames(process.server, response_id, seen[-1]))) == [2 * ATTEMPT]
+    await ended(process.server, (await ask(process.server, "again", extra_headers=S1)).id)
+    assert upstream.messages[-1] == [{"role": "user", "content": "again"}]
+    assert len(upstream.requests) == 3
+    assert await process.terminate() == 0
+    await verify(data)
+
+
+async def test_a_response_that_was_killed_has_failed_where_the_server_is_told_so(
+    upstream: Upstream, start: Start
+) -> None:
+    process = await start("--runs-after-crash", "cancel")
+    response_id, first = await half_a_response(process.server, upstream)
+    whole = await ask(process.server, "whole", extra_headers={"X-Hermes-Session-Id": "s2"})
+    await process.kill9()
+    upstream.gate.set()
+    process = await start("--runs-after-crash", "cancel")
+    server = process.server
+    for lost in (response_id, whole.id):
+        await has_failed(server, lost)
+        failed = await server.openai.responses.retrieve(lost)
+        assert await server.openai.responses.cancel(lost) == failed
+    happened = parsed(await frames(server, response_id))
+    assert (numbers(happened), kinds(happened)[-1]) == ([0, 1, 2, ATTEMPT], "failed")
+    assert happened[-1]["response"] == await server.get(f"/v1/responses/{response_id}")
+    assert parsed(await frames(server, response_id, numbers(parsed(first))[-1])) == happened[-1:]
+    await server.openai.responses.delete(response_id)
+    assert len(upstream.requests) == 2
+    assert await process.terminate() == 0
+
+
+async def test_one_that_was_cancelled_before_a_crash_stays_cancelled(upstream: Upstream, start: Start) -> None:
+    process = await start()
+    response_id, _ = await half_a_response(process.server, upstream)
+    cancelled = await process.server.openai.responses.cancel(response_id)
+    await process.kill9()
+    upstream.gate.set()
+    process = await start()
+    assert await process.server.openai.responses.retrieve(response_id) == cancelled
+    assert cancelled.status == "cancelled"
+    assert len(upstream.requests) == 1
+    assert await process.terminate() == 0
+
+
+async def test_a_stop_that_cuts_a_response_short_is_like_a_crash_to_it(upstream: Upstream, start: Start) -> None:
+    process = await start("--grace-s", "0")
+    response_id, first = await half_a_response(process.server, upstream)
+    async with following(process.server, response_id) as response:
+        assert await process.terminate() == 0
+        assert await response.read() == first  # no end: its reader is to come back
+    upstream.gate.set()
+    process = await start()
+    rest = await frames(process.server, response_id, numbers(parsed(first))[-1])
+    assert (said(parsed(rest)), rest.endswith(DONE)) == (PIECES, True)
+    assert await process.terminate() == 0
+
+
+async def test_a_stop_that_cuts_a_response_short_says_so_where_it_is_not_started_again(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    serve = partial(serving, tmp_path / "data", upstream=upstream.url, runs_after_crash="cancel")
+    async with serve() as server:
+        response_id, first = await half_a_response(server, upstream)
+    async with serve() as server:
+        await has_failed(server, response_id)
+        again = await frames(server, response_id)
+    assert again.startswith(first)
+    assert kinds(parsed(again)) == [*kinds(parsed(first)), "failed"]
+
+
+async def has_failed(server: Server, response_id: str) -> None:
+    """The response is failed, and says that its server was restarted."""
+    failed = await server.openai.responses.retrieve(response_id)
+    assert (failed.status, failed.completed_at) == ("failed", None)
+    assert failed.error is not None
+    assert failed.error.code == "server_error"
+    assert "restarted" in failed.error.message
+
+
+async def count(data: Path, cls: type) -> int:
+    """How many facts of that type the log has."""
+    return sum(isinstance(entry.event, cls) for entry in await recorded(data))
