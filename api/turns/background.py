@@ -15,7 +15,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from api.models.model import ModelError
-from api.turns.directory import RUN, run_not_found
+from api.turns.directory import RUN, run_not_at_work
 from api.turns.lineages import Lineages
 from api.turns.open_turn import LiveTurn
 from api.turns.refusals import KeyReused, Refusal, TooManyRuns
@@ -66,7 +66,7 @@ class Background:
     def stop(self, found: Found) -> None:
         """Have the run end here, with what was said so far; raises `RunNotFound` where none is at work."""
         if found.run is None:
-            raise run_not_found(RUN + found.turn.turn_id)
+            raise run_not_at_work(RUN + found.turn.turn_id)
         found.run.stop()
 
     def at_work(self, tenant: str, turn_id: str) -> Run | None:
@@ -87,12 +87,9 @@ class Background:
 
     async def _opened(self, turn: AbstractAsyncContextManager[LiveTurn], run: Run) -> LiveTurn:
         self.launch(turn, run)
-        try:
-            return await run.opening
-        except asyncio.CancelledError:
-            if run.opening.cancelled():  # nobody was told of it yet
-                run.abandon()
-            raise
+        opened = await run.begins()
+        assert opened is not None  # noqa: S101 (there is no limit to the wait)
+        return opened
 
     async def _find(self, tenant: str, run_id: str) -> Found:
         session, turn = await self._lineages.reader.run(tenant, run_id)

@@ -20,7 +20,7 @@ from api.turns.background import Background
 from api.turns.directory import RESPONSE
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
-from api.turns.open_turn import PLAIN, LiveTurn, Marks
+from api.turns.open_turn import PLAIN, Marks
 from api.turns.refusals import NotInBackground, PreviousInProgress, ResponseInProgress
 from api.turns.request import TurnRequest
 from api.turns.run import Found, Run
@@ -53,7 +53,7 @@ class BackgroundResponses:
         told = structs.replace(request, turn_id=new_id())
         run = Run(request.tenant, decide_runs.asked(told, time.time_ns() // 1_000))
         self._background.launch(self._turns.turn(told), run)
-        if opened := await _opened(run):
+        if opened := await run.begins(OPEN_WITHIN_S):
             work = self._background.at_work(request.tenant, opened.turn.turn_id)
             return Found(opened.session_id, opened.turn, work), opened.marks
         if twin := self._twin(request):
@@ -140,13 +140,3 @@ class BackgroundResponses:
     async def _find(self, tenant: str, response_id: str) -> Found:
         session, turn = await self._eviction.read(tenant, response_id)
         return Found(session.session_id, turn, self._background.at_work(tenant, turn.turn_id))
-
-
-async def _opened(run: Run) -> LiveTurn | None:
-    """The turn, once it is open; None where it has to wait for that. Raises why it is not opened."""
-    try:
-        await asyncio.wait((run.opening,), timeout=OPEN_WITHIN_S)
-    except asyncio.CancelledError:
-        run.abandon()  # nobody was told of it yet
-        raise
-    return run.opening.result() if run.opening.done() else None

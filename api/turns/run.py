@@ -19,8 +19,8 @@ Opening: TypeAlias = "asyncio.Future[LiveTurn]"
 class Run:
     """A tenant's turn that waits to begin, then is at work, until its end was reached.
 
-    `asked` is the turn as its client is told of it while it waits; None where clients are told once it is open. Whoever
-    waits for that waits for `opening`.
+    `asked` is the turn as its client is told of it while it waits; None where clients are told once it is open, which
+    `opening` is for.
     """
 
     __slots__ = ("_chunks", "_has_ended", "_moved", "asked", "is_stopping", "opened", "opening", "task", "tenant")
@@ -48,8 +48,20 @@ class Run:
         """Whether it has not begun yet."""
         return self.opened is None and not self._has_ended
 
+    async def begins(self, within_s: float | None = None) -> LiveTurn | None:
+        """The turn, once it is open, or None where that takes longer; raises why it is not opened.
+
+        Whoever waits here and is cancelled was never told of the run, and wants it no more.
+        """
+        try:
+            await asyncio.wait((self.opening,), timeout=within_s)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+        return self.opening.result() if self.opening.done() else None
+
     def abandon(self) -> None:
-        """Nobody waits for it to begin: where it has not, it is not wanted any more."""
+        """Nobody waits for it to begin: where it has not, it is to leave nothing behind."""
         if self.opening.cancel() and self.task:
             self.task.cancel()
 
