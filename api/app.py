@@ -45,6 +45,7 @@ from api.turns.background_responses import BackgroundResponses
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.queue import Queue
 from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
@@ -138,13 +139,17 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         )
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
-        app[RESPONSES] = BackgroundResponses(lineages, turns, background, eviction)
+        responses_ = app[RESPONSES] = BackgroundResponses(
+            lineages, turns, background, eviction, Queue(log, views, lineages.directory)
+        )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():
             _log.warning("cancelled turns that a crash had left open", turns=left_open)
         await parts.enter_async_context(eviction.sweeping())
         if restarted := await background.start_again():
             _log.warning("started runs again that were cut short", runs=restarted)
+        if queued := await responses_.ask_again():
+            _log.warning("responses that were queued wait on", responses=queued)
         yield
 
 

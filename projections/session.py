@@ -33,7 +33,9 @@ from eventstore.events import (
     SessionStarted,
     TurnCancelled,
     TurnCompleted,
+    TurnDequeued,
     TurnFailed,
+    TurnQueued,
     TurnRestarted,
     TurnStarted,
     parse_stream,
@@ -57,6 +59,8 @@ Rarer: TypeAlias = (
     | ConversationCreated
     | ConversationUpdated
     | ConversationDeleted
+    | TurnQueued
+    | TurnDequeued
 )
 
 _SESSION_OVERHEAD_BYTES = 1_500
@@ -234,6 +238,8 @@ class Session:
                 self._reset(NOTHING)
             case ConversationCreated() | ConversationUpdated() | ConversationDeleted():
                 pass  # live in the conversation's own stream
+            case TurnQueued() | TurnDequeued():
+                pass  # live in a stream of their own
             case _:
                 assert_never(event)
 

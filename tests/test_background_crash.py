@@ -5,7 +5,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from eventstore.events import TurnCancelled, TurnRestarted, TurnStarted
+import openai
+import pytest
+
+from eventstore.events import TurnCancelled, TurnDequeued, TurnQueued, TurnRestarted, TurnStarted
 from tests.support.background import (
     DONE,
     PIECES,
@@ -176,3 +179,78 @@ async def has_failed(server: Server, response_id: str) -> None:
 async def count(data: Path, cls: type) -> int:
     """How many facts of that type the log has."""
     return sum(isinstance(entry.event, cls) for entry in await recorded(data))
+
+
+# Queued
+
+
+async def test_what_was_queued_waits_on_after_a_crash(data: Path, upstream: Upstream, start: Start) -> None:
+    process = await start()
+    first, _ = await half_a_response(process.server, upstream)
+    second = await ask(process.server, "second", extra_headers=S1, metadata={"a": "b"}, instructions="brief")
+    async with asking(process.server, "third", headers=S1 | {"Idempotency-Key": "k"}) as response:
+        begun = await some(response, 2)
+    third = parsed(begun)[0]["response"]["id"]
+    gone = await ask(process.server, "gone", extra_headers=S1)
+    assert (await process.server.openai.responses.cancel(gone.id)).status == "cancelled"
+    assert second.status == "queued"
+    await process.kill9()
+
+    hold(upstream)
+    process = await start()
+    server = process.server
+    assert await server.openai.responses.retrieve(second.id) == second
+    async with asyncio.timeout(WAIT_S), following(server, third, 0) as reader:
+        assert await some(reader, 1) == behind(begun, 0)
+        upstream.gate.set()
+        read = behind(begun, 0) + await reader.read()
+    for response_id in (first, second.id, third):
+        assert (await ended(server, response_id)).output_text == TEXT
+    assert await frames(server, third, 0) == read
+    assert [message["content"] for message in upstream.messages[-2]][:1] == ["brief"]
+    contents = [message["content"] for message in await server.messages("s1")]
+    assert contents == ["hello", TEXT, "second", TEXT, "third", TEXT]
+    with pytest.raises(openai.NotFoundError):
+        await server.openai.responses.retrieve(gone.id)
+    again = await ask(server, "third", stream=False, extra_headers=S1 | {"Idempotency-Key": "other"})
+    await server.openai.responses.cancel(again.id)
+    assert await process.terminate() == 0
+    await verify(data)
+
+    process = await start()  # nothing of it is done twice
+    assert await process.server.messages("s1")
+    assert await process.terminate() == 0
+    assert await count(data, TurnStarted) == 4
+    assert await count(data, TurnQueued) == await count(data, TurnDequeued) == 3
+
+
+async def test_what_was_queued_waits_on_after_a_stop(tmp_path: Path, upstream: Upstream) -> None:
+    serve = partial(serving, tmp_path / "data", upstream=upstream.url)
+    async with serve() as server:
+        await half_a_response(server, upstream)
+        async with asking(server, "second", headers=S1) as response:
+            begun = await some(response, 2)
+    second = parsed(begun)[0]["response"]["id"]
+    upstream.gate.set()
+    async with serve() as server:
+        assert (await frames(server, second)).startswith(begun)
+        assert (await ended(server, second)).output_text == TEXT
+        contents = [message["content"] for message in await server.messages("s1")]
+    assert contents == ["hello", TEXT, "second", TEXT]
+
+
+async def test_a_queued_one_is_sent_again_under_its_key_after_a_crash(upstream: Upstream, start: Start) -> None:
+    keyed = S1 | {"Idempotency-Key": "k"}
+    process = await start()
+    await half_a_response(process.server, upstream)
+    queued = await ask(process.server, "second", extra_headers=keyed)
+    await process.kill9()
+    hold(upstream)
+    process = await start()
+    again = await ask(process.server, "second", extra_headers=keyed)
+    assert (again.id, again.status) == (queued.id, "queued")
+    upstream.gate.set()
+    assert (await ended(process.server, queued.id)).output_text == TEXT
+    assert (await ask(process.server, "second", extra_headers=keyed)).id == queued.id
+    assert len(await process.server.messages("s1")) == 4
+    assert await process.terminate() == 0

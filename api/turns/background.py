@@ -18,7 +18,7 @@ from api.models.model import ModelError
 from api.turns.directory import RUN, run_not_at_work
 from api.turns.lineages import Lineages
 from api.turns.open_turn import LiveTurn
-from api.turns.refusals import KeyReused, Refusal, TooManyRuns
+from api.turns.refusals import KeyReused, Refusal, ShuttingDown, TooManyRuns
 from api.turns.request import TurnRequest
 from api.turns.run import Found, Run
 from api.turns.service import Turns
@@ -97,7 +97,7 @@ class Background:
 
     async def _work(self, turn: AbstractAsyncContextManager[LiveTurn], run: Run) -> None:
         """One run, from its opening to its end. How it ended is in the log."""
-        reason = ""
+        reason: str | None = ""
         try:
             async with turn as opened:
                 if opened.marks.is_replayed:  # its idempotency key has made a turn already, maybe one at work
@@ -106,15 +106,16 @@ class Background:
                 self._begin(run, opened)
                 await _say(run, opened)
         except Exception as error:  # noqa: BLE001 (the outermost place of a task: whoever waits is told, else the log)
-            reason = str(error)
+            is_cut = isinstance(error, ShuttingDown) and not run.is_stopping
+            reason = None if is_cut else str(error)  # what is cut off is still to begin, after the next start
             if not run.opening.done():
                 run.opening.set_exception(error)
             else:
-                _log.warning("a run did not complete", reason=reason, exc_info=not isinstance(error, _EXPECTED))
+                _log.warning("a run did not complete", reason=str(error), exc_info=not isinstance(error, _EXPECTED))
         finally:
             if run.opened:
                 del self._at_work[run.opened.turn.turn_id]
-            else:
+            elif reason is not None:
                 run.end_unopened(reason, time.time_ns() // 1_000)
             run.end()
 

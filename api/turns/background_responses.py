@@ -2,13 +2,15 @@
 
 Theory of operation. A response in the background is a run (`api/turns/background.py`) whose client is told at once.
 Mostly its turn is open within a moment, and so it is durable when its client is told: it is in progress. Where it has
-to wait for its session, the response is queued: until its turn has come, this process alone knows of it, under the id
-that its turn will have. What ends before it has begun, cancelled or refused, was never a turn: it is kept here for a
-while, to be read, and no longer than the process.
+to wait for its session, the response is queued under the id that its turn will have: in the log (`api/turns/queue.py`),
+so that it waits on after a restart; and here, where it is found until its turn has come. What ends before it has begun,
+cancelled or refused, was never a turn: it is kept here for a while, to be read, and no longer than the process.
 """
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import TypeAlias
 
@@ -20,11 +22,13 @@ from api.turns.background import Background
 from api.turns.directory import RESPONSE
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
-from api.turns.open_turn import PLAIN, Marks
-from api.turns.refusals import NotInBackground, PreviousInProgress, ResponseInProgress
+from api.turns.open_turn import PLAIN, LiveTurn, Marks
+from api.turns.queue import BEGUN, CANCELLED, Queue
+from api.turns.refusals import NotInBackground, PreviousInProgress, ResponseInProgress, ShuttingDown
 from api.turns.request import TurnRequest
 from api.turns.run import Found, Run
 from api.turns.service import Turns
+from eventstore.log import LogError
 
 OPEN_WITHIN_S = 0.5  # what has not begun by then is queued
 STOP_S = 5.0  # for the end of a cancelled one to be recorded
@@ -36,31 +40,48 @@ _Name: TypeAlias = tuple[str, str]  # tenant, response id
 class BackgroundResponses:
     """The responses of all tenants, and those that are queued in this process."""
 
-    def __init__(self, lineages: Lineages, turns: Turns, background: Background, eviction: Eviction) -> None:
+    def __init__(
+        self, lineages: Lineages, turns: Turns, background: Background, eviction: Eviction, queue: Queue
+    ) -> None:
         self._lineages = lineages
         self._turns = turns
         self._background = background
         self._eviction = eviction
+        self._queue = queue
         self._queued: dict[_Name, tuple[Run, TurnRequest]] = {}
         self._unbegun: dict[_Name, Run] = {}
 
     async def ask(self, request: TurnRequest) -> tuple[Found, Marks]:
-        """Begin a response and leave it to itself: durable when this returns, unless it is queued.
+        """Begin a response, or queue it, and leave it to itself; durable when this returns.
 
         Raises as `Background.start` does; what is raised only later ends the queued one.
         """
         self._background.ensure_room()
         told = structs.replace(request, turn_id=new_id())
-        run = Run(request.tenant, decide_runs.asked(told, time.time_ns() // 1_000))
-        self._background.launch(self._turns.turn(told), run)
+        run = self._launch(told)
         if opened := await run.begins(OPEN_WITHIN_S):
             work = self._background.at_work(request.tenant, opened.turn.turn_id)
             return Found(opened.session_id, opened.turn, work), opened.marks
         if twin := self._twin(request):
             run.abandon()
             return Found("", twin.turn, twin), Marks(is_replayed=True)
-        self._queue((request.tenant, RESPONSE + told.turn_id), run, request)
-        return Found("", run.turn, run), PLAIN
+        task = self._enlist(told, run)
+        try:
+            await self._queue.put(told)
+        except LogError:
+            task.cancel()
+            raise
+        return Found(run.opened.session_id if run.opened else "", run.turn, run), PLAIN
+
+    async def ask_again(self) -> int:
+        """Have what a process that is gone left queued wait on; returns how many there are.
+
+        For the start, behind `Background.start_again`, before any request is let in.
+        """
+        left = await self._queue.left()
+        for request in left:
+            self._enlist(request, self._launch(request))
+        return len(left)
 
     async def find(self, tenant: str, response_id: str) -> Found:
         """A response of any age, made in the background or not: a use of it. Raises `ResponseNotFound`."""
@@ -104,12 +125,31 @@ class BackgroundResponses:
         previous = request.names.previous_response_id
         if not previous:
             return
-        at_work = self._background.at_work(request.tenant, previous.removeprefix(RESPONSE))
-        waiting = self._waiting((request.tenant, previous))
-        if (at_work and at_work.turn.started.api == "responses") or (waiting and waiting.is_queued):
+        run = self._waiting((request.tenant, previous))
+        run = run or self._background.at_work(request.tenant, previous.removeprefix(RESPONSE))
+        if run and run.turn.ended is None and run.turn.started.api == "responses":
             raise PreviousInProgress(
                 f"Previous response '{previous}' is still in progress: go on from it once it is completed."
             )
+
+    def _launch(self, request: TurnRequest) -> Run:
+        run = Run(request.tenant, decide_runs.asked(request, time.time_ns() // 1_000))
+        self._background.launch(self._turn(request, run), run)
+        return run
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, request: TurnRequest, run: Run) -> AsyncIterator[LiveTurn]:
+        """The turn. However it goes, it is queued no more, unless it is cut off before it has begun."""
+        reason = BEGUN
+        try:
+            async with self._turns.turn(request) as opened:
+                yield opened
+        except BaseException as error:
+            reason = _why_taken(run, error)
+            raise
+        finally:
+            if reason and _name(request) in self._queued:
+                await self._queue.take(request, reason)
 
     def _waiting(self, name: _Name) -> Run | None:
         """The one of that name that is queued, or ended before it began."""
@@ -117,11 +157,14 @@ class BackgroundResponses:
         run = run or self._unbegun.get(name)
         return run if run and run.opened is None else None
 
-    def _queue(self, name: _Name, run: Run, request: TurnRequest) -> None:
-        run.opening.cancel()  # its client is told now, and whoever asks later finds it here
+    def _enlist(self, request: TurnRequest, run: Run) -> "asyncio.Task[None]":
+        """Its client is told now, and whoever asks later finds it here."""
+        run.opening.cancel()
+        name = _name(request)
         self._queued[name] = run, request
         assert run.task is not None  # noqa: S101 (it was launched)
         run.task.add_done_callback(lambda _: self._over(name))
+        return run.task
 
     def _over(self, name: _Name) -> None:
         run, _ = self._queued.pop(name, (None, None))
@@ -134,9 +177,24 @@ class BackgroundResponses:
         """The queued one that the same request has made, sent before under the same idempotency key."""
         if not request.idempotency_key:
             return None
-        twins = (run for run, earlier in self._queued.values() if run.is_queued and earlier == request)
-        return next(twins, None)
+        for run, earlier in self._queued.values():
+            if run.is_queued and structs.replace(earlier, turn_id="") == request:
+                return run
+        return None
 
     async def _find(self, tenant: str, response_id: str) -> Found:
         session, turn = await self._eviction.read(tenant, response_id)
         return Found(session.session_id, turn, self._background.at_work(tenant, turn.turn_id))
+
+
+def _name(request: TurnRequest) -> _Name:
+    return request.tenant, RESPONSE + request.turn_id
+
+
+def _why_taken(run: Run, error: BaseException) -> str:
+    """Why a turn that was left with `error` is queued no more; empty where it is to wait on after the next start."""
+    if run.opened:
+        return BEGUN
+    if run.is_stopping:
+        return CANCELLED
+    return "" if isinstance(error, ShuttingDown | asyncio.CancelledError) else str(error)

@@ -45,8 +45,8 @@ class Run:
 
     @property
     def is_queued(self) -> bool:
-        """Whether it has not begun yet."""
-        return self.opened is None and not self._has_ended
+        """Whether it is still to begin, here or after the next start."""
+        return self.opened is None and self.turn.ended is None
 
     async def begins(self, within_s: float | None = None) -> LiveTurn | None:
         """The turn, once it is open, or None where that takes longer; raises why it is not opened.
@@ -92,7 +92,7 @@ class Run:
         self._tell()
 
     def end_unopened(self, reason: str, now_us: int) -> None:
-        """It ended before it began, which only its readers know of: nothing of it is in the log."""
+        """It ended before it began: there is no turn in the log, only what its readers are told."""
         if asked := self.asked:
             failed = TurnFailed(turn_id=asked.turn_id, code="server_error", message=reason, status=500)
             cancelled = TurnCancelled(turn_id=asked.turn_id, reason="client")
@@ -100,7 +100,7 @@ class Run:
 
     async def begun(self) -> None:
         """Return once it has begun, or ended before it could."""
-        while self.is_queued:
+        while self.opened is None and not self._has_ended:
             await self._moved.wait()
 
     async def follow(self) -> AsyncGenerator[Sequence[Chunk], None]:
