@@ -8,9 +8,10 @@ from api.context import ECHO, RESPONSES, TENANT, TURNS, answer, body_of, continu
 from api.routes import background_responses
 from api.routes.streaming import stream_turn
 from api.wire import responses
-from api.wire.background_stream import STARTING_AFTER, STREAM, check_streamable, wanted
+from api.wire.background_stream import check_streamable, wanted
 from api.wire.response import response_object
 from api.wire.response_stream import ResponseStream
+from api.wire.service import Deleted
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -36,8 +37,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """A stored response, as it stands now; or its events, of one in the background."""
-    query = request.query
-    asked = wanted(query.get(STREAM, ""), query.get(STARTING_AFTER))
+    asked = wanted(request.query)
     found = await request.app[RESPONSES].find(request[TENANT], request.match_info["response_id"])
     request[ECHO] = continuity_of(request).echo(found.session_id)
     if asked.stream:
@@ -50,4 +50,4 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """Make a response unaddressable. Its turn stays in the session."""
     response_id = request.match_info["response_id"]
     await request.app[RESPONSES].delete(request[TENANT], response_id)
-    return answer({"id": response_id, "object": "response", "deleted": True})
+    return answer(Deleted(response_id, "response"))

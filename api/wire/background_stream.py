@@ -6,22 +6,27 @@ numbered from the next million on, and so is the end of one that was lost, since
 """
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
 from api.models.model import Chunk
 from api.problem import Problem
+from api.wire.query import Flag, Parameter
 from api.wire.response import is_lost
 from api.wire.response_stream import ResponseStream, Told
 from eventstore.events import TurnCancelled
 from projections.turn import Turn
 
 ATTEMPT = 1_000_000
-STREAM = "stream"
-STARTING_AFTER = "starting_after"
+STREAM = Flag("stream", "The events instead of the object, of a response made with background=true and stream=true.")
+STARTING_AFTER = Parameter(
+    "starting_after",
+    "The sequence_number of the last event that was seen: the stream begins behind it.",
+    {"type": "integer", "minimum": 0},
+)
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_BOOLEANS = {"": False, "false": False, "true": True}
 
 
 class BackgroundStream:
@@ -64,20 +69,18 @@ class Wanted(msgspec.Struct, frozen=True):
     after: int = -1
 
 
-def wanted(stream: str, starting_after: str | None) -> Wanted:
+def wanted(query: Mapping[str, str]) -> Wanted:
     """What a query asks for; raises `Problem`."""
-    is_streamed = _BOOLEANS.get(stream.lower())
-    if is_streamed is None:
-        raise Problem("stream must be true or false.", param=STREAM, code="invalid_value")
-    if starting_after is None:
+    is_streamed, after = STREAM.of(query), query.get(STARTING_AFTER.name)
+    if after is None:
         return Wanted(is_streamed)
-    if not _NUMBER.fullmatch(starting_after):
+    if not _NUMBER.fullmatch(after):
         raise Problem(
             "starting_after must be the sequence_number of an event of this response: a whole number.",
-            param=STARTING_AFTER,
+            param=STARTING_AFTER.name,
             code="invalid_value",
         )
-    return Wanted(is_streamed, int(starting_after))
+    return Wanted(is_streamed, int(after))
 
 
 def check_streamable(turn: Turn) -> None:
@@ -85,6 +88,6 @@ def check_streamable(turn: Turn) -> None:
     if not (turn.started.background and turn.started.stream):
         raise Problem(
             "Only a response that was made with background=true and stream=true can be streamed again.",
-            param=STREAM,
+            param=STREAM.name,
             code="unsupported_parameter",
         )
