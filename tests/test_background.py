@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from api import keys
-from eventstore.events import TurnCancelled, TurnCompleted, TurnStarted
+from eventstore.events import TurnCancelled, TurnCompleted, TurnDequeued, TurnQueued, TurnStarted
 from tests.support.background import (
     DONE,
     PIECES,
@@ -33,6 +33,7 @@ from tests.support.runs import start_run
 from tests.support.server import Server, serving
 from tests.support.upstream import Reply, Upstream, calls, refuses, says
 from tests.test_crash import recorded
+from tests.test_degraded import out_of_reach
 
 WAIT_S = 30.0
 BEGINNING = ["created", "queued", "in_progress", "output_item.added", "content_part.added"]
@@ -318,6 +319,34 @@ async def test_a_queued_one_can_be_cancelled_and_leaves_no_turn(server: Server, 
     await refused(server.openai.responses.delete(second), 404)
 
 
+async def test_many_for_one_session_come_one_after_another(tmp_path: Path, upstream: Upstream) -> None:
+    async with serving(tmp_path / "data", upstream=upstream.url) as server:
+        hold(upstream)
+        asked = await asyncio.gather(*(ask(server, f"{number}", extra_headers=S1) for number in range(20)))
+        assert sorted(response.status or "" for response in asked) == ["in_progress"] + ["queued"] * 19
+        upstream.gate.set()
+        for response in asked:
+            done = await ended(server, response.id)
+            assert done.output_text == TEXT
+            await server.openai.responses.delete(done.id)
+        roles = [message["role"] for message in await server.messages("s1")]
+        assert roles == ["user", "assistant"] * 20
+    facts = [type(entry.event) for entry in await recorded(tmp_path / "data")]
+    assert facts.count(TurnQueued) == facts.count(TurnDequeued) == 19
+
+
+async def test_one_that_can_not_be_put_in_the_log_is_not_queued(data: Path, server: Server, upstream: Upstream) -> None:
+    hold(upstream)
+    first = await ask(server, "first", extra_headers=S1)
+    with out_of_reach(data):
+        error = await refused(ask(server, "second", extra_headers=S1), 503)
+    assert error["code"] == "log_unavailable"
+    upstream.gate.set()
+    await ended(server, first.id)
+    await ended(server, (await ask(server, "third", extra_headers=S1)).id)
+    assert [message["content"] for message in await server.messages("s1")] == ["first", TEXT, "third", TEXT]
+
+
 async def test_a_queued_one_whose_session_is_deleted_begins_it_anew(server: Server, upstream: Upstream) -> None:
     first, second = await queued_behind(server, upstream)
     async with server.http.delete("/api/sessions/s1") as response:
@@ -533,6 +562,8 @@ async def test_an_idempotency_key_of_a_queued_one_is_known(server: Server, upstr
     await ask(server, "first", extra_headers=S1)
     asked = [ask(server, "second", extra_headers=S1 | {"Idempotency-Key": "k"}) for _ in range(3)]
     [response_id] = {response.id for response in await asyncio.gather(*asked)}
+    other = ask(server, "another", extra_headers=S1 | {"Idempotency-Key": "k"})
+    assert (await refused(other, 409))["code"] == "idempotency_key_conflict"
     upstream.gate.set()
     assert (await ended(server, response_id)).output_text == TEXT
     again = await ask(server, "second", extra_headers=S1 | {"Idempotency-Key": "k"})

@@ -72,6 +72,8 @@ async def test_a_response_that_was_killed_is_started_again(data: Path, upstream:
 
     done = await ended(server, response_id)
     assert (done.status, done.output_text, done.background) == ("completed", TEXT, True)
+    async with server.openai.responses.stream(response_id=response_id) as stream:
+        assert (await stream.get_final_response()).output_text == TEXT
     assert upstream.requests[0] == upstream.requests[1]
     assert await process.terminate() == 0
     assert await count(data, TurnRestarted) == 1

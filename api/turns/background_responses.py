@@ -21,11 +21,12 @@ from api.turns import decide, decide_runs
 from api.turns.background import Background
 from api.turns.directory import RESPONSE
 from api.turns.eviction import Eviction
+from api.turns.idempotency import key_reused
 from api.turns.lineages import Lineages
 from api.turns.open_turn import PLAIN, LiveTurn, Marks
 from api.turns.queue import BEGUN, CANCELLED, Queue
 from api.turns.refusals import NotInBackground, PreviousInProgress, ResponseInProgress, ShuttingDown
-from api.turns.request import TurnRequest
+from api.turns.request import Names, TurnRequest
 from api.turns.run import Found, Run
 from api.turns.service import Turns
 from eventstore.log import LogError
@@ -62,8 +63,11 @@ class BackgroundResponses:
         if opened := await run.begins(OPEN_WITHIN_S):
             work = self._background.at_work(request.tenant, opened.turn.turn_id)
             return Found(opened.session_id, opened.turn, work), opened.marks
-        if twin := self._twin(request):
+        if earlier := self._of_same_key(request):
             run.abandon()
+            twin, asked = earlier
+            if structs.replace(asked, turn_id="") != request:
+                raise key_reused(request)
             return Found("", twin.turn, twin), Marks(is_replayed=True)
         task = self._enlist(told, run)
         try:
@@ -113,6 +117,7 @@ class BackgroundResponses:
         """Make a response unaddressable; raises `ResponseNotFound`, `ResponseInProgress`, `LogError`."""
         name = (tenant, response_id)
         if (run := self._waiting(name)) is None:
+            await self._let_go(name)
             await self._turns.delete_response(tenant, response_id)
         elif run.is_queued:
             raise ResponseInProgress(f"{response_id} is queued: cancel it first, or wait for it")
@@ -131,6 +136,12 @@ class BackgroundResponses:
             raise PreviousInProgress(
                 f"Previous response '{previous}' is still in progress: go on from it once it is completed."
             )
+
+    async def _let_go(self, name: _Name) -> None:
+        """Wait until one that has ended is out of the queue: once it is deleted, nothing else tells that it began."""
+        run, _ = self._queued.get(name, (None, None))
+        if run and run.task and run.turn.ended:
+            await asyncio.wait((run.task,), timeout=STOP_S)
 
     def _launch(self, request: TurnRequest) -> Run:
         run = Run(request.tenant, decide_runs.asked(request, time.time_ns() // 1_000))
@@ -173,13 +184,12 @@ class BackgroundResponses:
             if len(self._unbegun) > UNBEGUN_MAX:
                 del self._unbegun[next(iter(self._unbegun))]
 
-    def _twin(self, request: TurnRequest) -> Run | None:
-        """The queued one that the same request has made, sent before under the same idempotency key."""
-        if not request.idempotency_key:
-            return None
-        for run, earlier in self._queued.values():
-            if run.is_queued and structs.replace(earlier, turn_id="") == request:
-                return run
+    def _of_same_key(self, request: TurnRequest) -> tuple[Run, TurnRequest] | None:
+        """The queued one that was asked for before, in the same place, under the request's idempotency key."""
+        if request.idempotency_key:
+            for run, earlier in self._queued.values():
+                if run.is_queued and not run.is_stopping and _place(earlier) == _place(request):
+                    return run, earlier
         return None
 
     async def _find(self, tenant: str, response_id: str) -> Found:
@@ -189,6 +199,11 @@ class BackgroundResponses:
 
 def _name(request: TurnRequest) -> _Name:
     return request.tenant, RESPONSE + request.turn_id
+
+
+def _place(request: TurnRequest) -> tuple[str, Names, str]:
+    """Within which an idempotency key is one, as far as it is known before the turn begins; and the key."""
+    return request.tenant, request.names, request.idempotency_key
 
 
 def _why_taken(run: Run, error: BaseException) -> str:
