@@ -11,6 +11,7 @@ from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
 from api.turns.background_responses import BackgroundResponses
+from api.turns.completions import Completions
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
@@ -32,6 +33,7 @@ TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
+COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 DESCRIPTION = web.AppKey("description", Description)

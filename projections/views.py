@@ -1,6 +1,17 @@
 """All views. A new one is its own file and one line here."""
 
-from projections import conversations, histories, idempotency, passages, queued, responses, runs, sessions, tips
+from projections import (
+    completions,
+    conversations,
+    histories,
+    idempotency,
+    passages,
+    queued,
+    responses,
+    runs,
+    sessions,
+    tips,
+)
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
@@ -11,6 +22,7 @@ VIEWS: tuple[View, ...] = (
     idempotency.VIEW,
     runs.VIEW,
     queued.VIEW,
+    completions.VIEW,
     histories.VIEW,
     passages.VIEW,
 )

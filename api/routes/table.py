@@ -14,6 +14,7 @@ from api.routes import (
     service,
     session_chat,
     sessions,
+    stored_completions,
 )
 from api.routes.route import Route
 from api.wire import chat as chat_wire
@@ -22,6 +23,7 @@ from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
 from api.wire import sessions as sessions_wire
+from api.wire import stored_completions as stored_wire
 from api.wire.background_stream import STARTING_AFTER, STREAM
 from api.wire.lineage import LineageObject
 from api.wire.query import Parameter
@@ -52,6 +54,30 @@ ROUTES: tuple[Route, ...] = (
         answer=chat_wire.Completion,
         streams=True,
         takes_turns=True,
+    ),
+    Route(
+        *(CHAT, GET, "/v1/chat/completions", stored_completions.list_, "stored_completions"),
+        answer=stored_wire.CompletionList,
+        parameters=(stored_wire.MODEL, *stored_wire.PAGE),
+    ),
+    Route(
+        *(CHAT, GET, "/v1/chat/completions/{completion_id}", stored_completions.get, "stored_completion"),
+        answer=stored_wire.StoredCompletion,
+    ),
+    Route(
+        *(CHAT, POST, "/v1/chat/completions/{completion_id}", stored_completions.update, "stored_completion_update"),
+        body=stored_wire.UpdateRequest,
+        answer=stored_wire.StoredCompletion,
+    ),
+    Route(
+        *(CHAT, DELETE, "/v1/chat/completions/{completion_id}", stored_completions.delete, "stored_completion_delete"),
+        answer=Deleted,
+    ),
+    Route(
+        *(CHAT, GET, "/v1/chat/completions/{completion_id}/messages", stored_completions.messages),
+        name="stored_completion_messages",
+        answer=stored_wire.MessageList,
+        parameters=stored_wire.PAGE,
     ),
     Route(
         *(RESPONSES, POST, "/v1/responses", responses.create, "responses"),

@@ -212,4 +212,4 @@ def _why_taken(run: Run, error: BaseException) -> str:
         return BEGUN
     if run.is_stopping:
         return CANCELLED
-    return "" if isinstance(error, ShuttingDown | asyncio.CancelledError) else str(error)
+    return "" if isinstance(error, ShuttingDown | asyncio.CancelledError) else str(error) or repr(error)
