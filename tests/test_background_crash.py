@@ -113,6 +113,7 @@ async def test_a_response_that_was_killed_has_failed_where_the_server_is_told_so
     process = await start("--runs-after-crash", "cancel")
     response_id, first = await half_a_response(process.server, upstream)
     whole = await ask(process.server, "whole", extra_headers={"X-Hermes-Session-Id": "s2"})
+    await upstream.wait_for_requests(2)
     await process.kill9()
     upstream.gate.set()
     process = await start("--runs-after-crash", "cancel")
