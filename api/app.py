@@ -19,6 +19,7 @@ from api.context import (
     KEYRING,
     LINEAGES,
     OPEN_PATHS,
+    RESPONSES,
     ROTATIONS,
     RUNS,
     SEARCH,
@@ -39,11 +40,13 @@ from api.routes.service import VERSION
 from api.routes.table import ROUTES
 from api.settings import BODY_BYTES_MAX, DEFAULT, Settings
 from api.turns.background import Background
+from api.turns.background_responses import BackgroundResponses
 from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.queue import Queue
 from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
@@ -114,12 +117,17 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         app[COMPLETIONS] = Completions(lineages)
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
+        responses_ = app[RESPONSES] = BackgroundResponses(
+            lineages, turns, background, eviction, Queue(log, views, lineages.directory)
+        )
         parts.push_async_callback(turns.stop, 0.0)
         if left_open := await turns.cancel_left_open():
             _log.warning("cancelled turns that a crash had left open", turns=left_open)
         await parts.enter_async_context(eviction.sweeping())
         if restarted := await background.start_again():
             _log.warning("started runs again that were cut short", runs=restarted)
+        if queued := await responses_.ask_again():
+            _log.warning("responses that were queued wait on", responses=queued)
         yield
 
 

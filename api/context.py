@@ -10,6 +10,7 @@ from api.models.catalogue import Catalogue
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.turns.background import Background
+from api.turns.background_responses import BackgroundResponses
 from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
@@ -33,6 +34,7 @@ TURNS = web.AppKey("turns", Turns)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
+RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
 CATALOGUE = web.AppKey("catalogue", Catalogue)

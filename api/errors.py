@@ -42,6 +42,8 @@ TABLE: dict[type[Exception], Row] = {
     refusals.SessionMismatch: Row(400, REQUEST, "session_mismatch"),
     refusals.PreviousNotFound: Row(404, REQUEST, "previous_response_not_found", "previous_response_id"),
     refusals.ResponseNotFound: Row(404, REQUEST, "response_not_found", "response_id"),
+    refusals.PreviousInProgress: Row(400, REQUEST, "previous_response_in_progress", "previous_response_id"),
+    refusals.NotInBackground: Row(400, REQUEST, "response_not_in_background", "response_id"),
     refusals.ResponseInProgress: Row(400, REQUEST, "response_in_progress", "response_id"),
     refusals.ConversationNotFound: Row(404, REQUEST, "conversation_not_found", "conversation"),
     refusals.ItemNotFound: Row(404, REQUEST, "item_not_found", "item_id"),

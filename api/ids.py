@@ -4,6 +4,8 @@ import os
 import time
 
 _POOL_BYTES = 8_192
+_TIME_DIGITS = 12
+_DIGITS = 28
 
 
 class _Chance:
@@ -26,6 +28,14 @@ _chance = _Chance()
 def new_id() -> str:
     """28 hexadecimal digits that sort by time: 12 of milliseconds, 16 of chance."""
     return f"{time.time_ns() // 1_000_000:012x}{_chance.hex(8)}"
+
+
+def made_s(id_: str) -> int | None:
+    """When an id was minted, seconds since 1970 UTC; None where it is none of `new_id`."""
+    try:
+        return int(id_[:_TIME_DIGITS], 16) // 1_000 if len(id_) == _DIGITS else None
+    except ValueError:
+        return None
 
 
 def new_session_id() -> str:

@@ -5,7 +5,7 @@ MessagePack reader can show it without this file. The names of classes and field
 change; fields are only added, with defaults. A change of meaning gets a new name with a version behind a colon
 (`TurnStarted:2`), so that an older reader says which version it lacks instead of guessing.
 
-Streams are named `lineage/TENANT/ROOT_SESSION_ID` and `conversation/TENANT/NAME`.
+Streams are named `lineage/TENANT/ROOT_SESSION_ID`, `conversation/TENANT/NAME` and `queue/TENANT/TURN_ID`.
 
 Facts hold no time: the log stamps `recorded_us` on each as it is recorded, once. Items, parameters and usage are kept
 as the JSON bytes they came in: nothing is lost by a schema that was too narrow.
@@ -285,6 +285,41 @@ class ConversationDeleted(Fact, frozen=True, kw_only=True):
     """The name leads nowhere any more. The session that it led to goes on under its own ids."""
 
 
+class TurnQueued(Fact, frozen=True, kw_only=True):
+    """A turn was asked for in the background while its session was busy: it is to begin once its time has come.
+
+    It will have this id, which its client was told. `items` is what opens a session, of which the last `new_items` are
+    new where one goes on, and the first `history` may be known; the names are those that the client used. The rest is
+    as in `TurnStarted`, with what only its beginning needs.
+    """
+
+    turn_id: str
+    api: Api
+    model: str
+    items: tuple[bytes, ...]
+    new_items: int
+    history: int = 0
+    instructions: tuple[bytes, ...] = ()
+    parameters: bytes = b"{}"
+    stream: bool = False
+    session_id: str = ""
+    conversation: str = ""
+    previous_response_id: str = ""
+    session_key: str = ""
+    identity: Identity = Identity()
+    idempotency_key: str = ""
+    body_digest: bytes = b""
+    compact_threshold_tokens: int = 0
+    uses_memory: bool = True
+
+
+class TurnDequeued(Fact, frozen=True, kw_only=True):
+    """A queued turn waits no more: it has begun, its client has cancelled it, or it was refused, as `reason` says."""
+
+    turn_id: str
+    reason: str
+
+
 Event: TypeAlias = (
     SessionStarted
     | TurnStarted
@@ -305,6 +340,8 @@ Event: TypeAlias = (
     | ConversationCreated
     | ConversationUpdated
     | ConversationDeleted
+    | TurnQueued
+    | TurnDequeued
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)
@@ -364,6 +401,11 @@ def lineage_stream(tenant: str, root_id: str) -> str:
 def conversation_stream(tenant: str, name: str) -> str:
     """The stream of the conversation called `name`."""
     return f"conversation/{tenant}/{name}"
+
+
+def queue_stream(tenant: str, turn_id: str) -> str:
+    """The stream of the turn of that id while it waits to begin."""
+    return f"queue/{tenant}/{turn_id}"
 
 
 @lru_cache(maxsize=1_024)  # a turn asks some ten times

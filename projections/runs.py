@@ -23,7 +23,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
     """The rows that an event changes."""
     event = recorded.event
     if isinstance(event, TurnStarted):
-        if event.background:
+        if event.api == "runs":
             _, tenant, root_id = parse_stream(recorded.stream)
             yield INSERT, (event.turn_id, tenant, root_id)
     elif isinstance(event, SessionDeleted):

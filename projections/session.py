@@ -31,7 +31,9 @@ from eventstore.events import (
     SessionStarted,
     TurnCancelled,
     TurnCompleted,
+    TurnDequeued,
     TurnFailed,
+    TurnQueued,
     TurnRestarted,
     TurnStarted,
     parse_stream,
@@ -58,6 +60,8 @@ Rarer: TypeAlias = (
     | ConversationCreated
     | ConversationUpdated
     | ConversationDeleted
+    | TurnQueued
+    | TurnDequeued
 )
 
 _SESSION_OVERHEAD_BYTES = 1_500
@@ -200,6 +204,8 @@ class Session:
                 self._reset(NOTHING)
             case ConversationCreated() | ConversationUpdated() | ConversationDeleted():
                 pass  # live in the conversation's own stream
+            case TurnQueued() | TurnDequeued():
+                pass  # live in a stream of their own
             case _:
                 assert_never(event)
 

@@ -28,7 +28,9 @@ from eventstore.events import (
     SessionStarted,
     TurnCancelled,
     TurnCompleted,
+    TurnDequeued,
     TurnFailed,
+    TurnQueued,
     TurnRestarted,
     TurnStarted,
     parse_stream,
@@ -204,6 +206,8 @@ Rarer: TypeAlias = (
     | ResponseAnnotated
     | ItemsAdded
     | ItemRemoved
+    | TurnQueued
+    | TurnDequeued
 )
 OF = (
     *(SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled),
@@ -257,6 +261,8 @@ def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Sta
             | ConversationCreated()
             | ConversationUpdated()
             | ConversationDeleted()
+            | TurnQueued()
+            | TurnDequeued()
         ):
             pass  # nothing that a list shows
         case _:

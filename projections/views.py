@@ -1,6 +1,17 @@
 """All views. A new one is its own file and one line here."""
 
-from projections import completions, conversations, histories, idempotency, passages, responses, runs, sessions, tips
+from projections import (
+    completions,
+    conversations,
+    histories,
+    idempotency,
+    passages,
+    queued,
+    responses,
+    runs,
+    sessions,
+    tips,
+)
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
@@ -10,6 +21,7 @@ VIEWS: tuple[View, ...] = (
     responses.VIEW,
     idempotency.VIEW,
     runs.VIEW,
+    queued.VIEW,
     completions.VIEW,
     histories.VIEW,
     passages.VIEW,

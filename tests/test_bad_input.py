@@ -345,7 +345,7 @@ RESPONSES_FIELDS = [
     Row({"previous_response_id": 5}, "previous_response_id"),
     Row({"conversation": "a", "previous_response_id": "resp_1"}, "conversation", "mutually_exclusive_parameters"),
     Row({"conversation_history": [5]}, "conversation_history[0]"),
-    Row({"background": True}, "background", "unsupported_parameter"),
+    Row({"background": True, "store": False}, "background", "unsupported_parameter"),
     Row({"background": "x"}, "background"),
     Row({"tools": [{"type": "web_search"}]}, "tools[0].type", "unsupported_tool"),
     Row({"max_output_tokens": 0}, "max_output_tokens"),
@@ -438,7 +438,7 @@ async def test_an_id_that_is_far_too_long_is_not_said_back_whole(shared: Shared)
     [
         ({"temperature": 3}, "temperature"),
         ({"metadata": SIXTEEN_AND_ONE}, "metadata"),
-        ({"background": True}, "background"),
+        ({"background": True, "store": False}, "background"),
     ],
     ids=["temperature", "metadata", "background"],
 )

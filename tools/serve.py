@@ -149,14 +149,15 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=click.IntRange(min=1),
     default=_DEFAULT.runs_max,
     show_default=True,
-    help="Runs at work at once; more are told to come back.",
+    help="Runs and background responses at work or queued at once; more are told to come back.",
 )
 @option(
     "--runs-after-crash",
     type=click.Choice(get_args(RunsAfterCrash)),
     default=_DEFAULT.runs_after_crash,
     show_default=True,
-    help="What becomes of a run that was at work when the server died: started again, once, or cancelled.",
+    help="What becomes of a run or a background response that was at work when the server died: started again, once; "
+    "or given up, a run as cancelled, a response as failed.",
 )
 @option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
 @option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")

@@ -4,10 +4,11 @@ from functools import partial
 
 from aiohttp import web
 
-from api.context import ECHO, EVICTION, TENANT, TURNS, answer, body_of, continuity_of, with_model
-from api.problem import Problem
+from api.context import ECHO, RESPONSES, TENANT, TURNS, answer, body_of, continuity_of, with_model
+from api.routes import background_responses
 from api.routes.streaming import stream_turn
 from api.wire import responses
+from api.wire.background_stream import check_streamable, wanted
 from api.wire.response import response_object
 from api.wire.response_stream import ResponseStream
 from api.wire.service import Deleted
@@ -18,7 +19,11 @@ async def create(request: web.Request) -> web.StreamResponse:
     body = await body_of(request)
     asked = responses.decode(body)
     headers = continuity_of(request).standing_in(asked.user)
-    turn_request = await with_model(request, responses.turn_request(asked, body, request[TENANT], headers))
+    turn_request = responses.turn_request(asked, body, request[TENANT], headers)
+    request.app[RESPONSES].ensure_over(turn_request)
+    turn_request = await with_model(request, turn_request)
+    if turn_request.background:
+        return await background_responses.create(request, turn_request, headers)
     turns = request.app[TURNS]
     store = asked.store is not False
     opened = turns.turn(turn_request) if store else turns.unrecorded(turn_request)
@@ -31,19 +36,18 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    """A stored response, as it stands now."""
-    session, turn = await request.app[EVICTION].read(request[TENANT], request.match_info["response_id"])
-    if request.query.get("stream", "").lower() == "true":
-        raise Problem(
-            "Only a background response can be streamed again, and this one was not made in the background.",
-            param="stream",
-            code="unsupported_parameter",
-        )
-    return answer(response_object(turn), headers=continuity_of(request).echo(session.session_id))
+    """A stored response, as it stands now; or its events, of one in the background."""
+    asked = wanted(request.query)
+    found = await request.app[RESPONSES].find(request[TENANT], request.match_info["response_id"])
+    request[ECHO] = continuity_of(request).echo(found.session_id)
+    if asked.stream:
+        check_streamable(found.turn)
+        return await background_responses.follow(request, found, asked.after)
+    return answer(background_responses.as_it_stands(found), headers=request[ECHO])
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """Make a response unaddressable. Its turn stays in the session."""
     response_id = request.match_info["response_id"]
-    await request.app[TURNS].delete_response(request[TENANT], response_id)
+    await request.app[RESPONSES].delete(request[TENANT], response_id)
     return answer(Deleted(response_id, "response"))

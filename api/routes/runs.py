@@ -4,10 +4,10 @@ import contextlib
 
 from aiohttp import web
 
-from api.context import ECHO, KEYRING, RUNS, TENANT, answer, body_of, continuity_of, with_model
+from api.context import ECHO, KEYRING, RESPONSES, RUNS, TENANT, answer, body_of, continuity_of, with_model
 from api.routes.events import EventStream
-from api.turns.background import Found
 from api.turns.directory import RUN
+from api.turns.run import Found
 from api.wire import runs
 from api.wire.run_stream import LAST_EVENT_ID, RunStream, last_event_id
 
@@ -18,7 +18,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     asked = runs.decode(body)
     headers = continuity_of(request).standing_in(asked.user)
     headers = runs.named(headers, asked.session_id, has_keys=not request.app[KEYRING].is_open)
-    turn_request = await with_model(request, runs.turn_request(asked, body, request[TENANT], headers))
+    turn_request = runs.turn_request(asked, body, request[TENANT], headers)
+    request.app[RESPONSES].ensure_over(turn_request)
+    turn_request = await with_model(request, turn_request)
     opened = await request.app[RUNS].start(turn_request)
     started = runs.RunAnswer(RUN + opened.turn.turn_id, "started")
     return answer(started, status=202, headers=headers.echo(opened.session_id, opened.marks))

@@ -4,6 +4,7 @@ from aiohttp import hdrs
 
 from api.models.model import ModelInfo
 from api.routes import (
+    background_responses,
     chat,
     compress,
     conversation_items,
@@ -28,6 +29,7 @@ from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
 from api.wire import sessions as sessions_wire
 from api.wire import stored_completions as stored_wire
+from api.wire.background_stream import STARTING_AFTER, STREAM
 from api.wire.includes import INCLUDE
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
@@ -95,8 +97,17 @@ ROUTES: tuple[Route, ...] = (
         streams=True,
         takes_turns=True,
     ),
-    Route(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response", answer=ResponseObject),
+    Route(
+        *(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response"),
+        answer=ResponseObject,
+        streams=True,
+        parameters=(STREAM.parameter, STARTING_AFTER),
+    ),
     Route(RESPONSES, DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete", answer=Deleted),
+    Route(
+        *(RESPONSES, POST, "/v1/responses/{response_id}/cancel", background_responses.cancel, "response_cancel"),
+        answer=ResponseObject,
+    ),
     Route(
         *(RESPONSES, GET, "/v1/responses/{response_id}/input_items", response_items.list_, "response_input_items"),
         answer=ItemList,

@@ -1,9 +1,29 @@
-"""Decisions about turns in the background that their owner has left."""
+"""Turns in the background: as they are asked for, and what becomes of those that their owner has left."""
 
 from api.turns.refusals import TurnNotOpen
-from eventstore.events import Event, TurnRestarted
+from api.turns.request import TurnRequest
+from eventstore.events import Event, TurnRestarted, TurnStarted
 from projections.session import Session
 from projections.turn import Turn
+
+
+def asked(request: TurnRequest, now_us: int) -> Turn:
+    """The turn that a request will make once its time has come, as its client is told of it until then."""
+    started = TurnStarted(
+        turn_id=request.turn_id,
+        api=request.api,
+        model=request.model,
+        items=request.items,
+        instructions=request.instructions,
+        parameters=request.parameters,
+        stream=request.stream,
+        owner="",
+        lease_ms=0,
+        conversation=request.names.conversation,
+        previous_response_id=request.names.previous_response_id,
+        background=True,
+    )
+    return Turn(started, now_us)
 
 
 def can_restart(turn: Turn) -> bool:

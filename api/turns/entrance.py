@@ -35,7 +35,7 @@ class Entrance:
             matched = await self._histories.find(request) if request.history else None
             place = matched or await self._lineages.directory.place(request.tenant, request.names)
             stream = lineage_stream(request.tenant, place.root_id)
-            await self._lineages.line.enter(stream)
+            await self._lineages.line.enter(stream, is_patient=bool(request.turn_id))
             try:
                 session = await self._lineages.sessions.get(stream)
                 is_moved = _leads_elsewhere(request, session)

@@ -207,11 +207,16 @@ def _digest(request: TurnRequest) -> bytes:
     return hashlib.sha256(request.body_digest + _encode(speaker)).digest()
 
 
+def key_reused(request: TurnRequest) -> KeyReused:
+    """The refusal of a request whose key belongs to another one."""
+    return KeyReused(
+        f"Idempotency-Key '{request.idempotency_key}' was used for another request here: send each with its own key"
+    )
+
+
 def _check_same(digest: bytes, request: TurnRequest) -> None:
     if digest != request.body_digest:
-        raise KeyReused(
-            f"Idempotency-Key '{request.idempotency_key}' was used for another request here: send each with its own key"
-        )
+        raise key_reused(request)
 
 
 def _left(give_up: float) -> float:

@@ -19,8 +19,11 @@ class Line:
         self._wait_s = wait_s
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    async def enter(self, lineage: str) -> None:
-        """Hold the lineage until `leave`; raises `LineageBusy` after `wait_s`, or where too many wait already."""
+    async def enter(self, lineage: str, *, is_patient: bool = False) -> None:
+        """Hold the lineage until `leave`; raises `LineageBusy` after `wait_s`, or where too many wait already.
+
+        One that `is_patient` waits for all that were there before, each of which ends in its own time.
+        """
         waiting = self._waiting.get(lineage)
         if waiting is None:
             self._waiting[lineage] = deque()
@@ -30,7 +33,7 @@ class Line:
         place = asyncio.get_running_loop().create_future()
         waiting.append(place)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(None if is_patient else self._wait_s):
                 await place
         except TimeoutError:
             self._give_up(lineage, place)

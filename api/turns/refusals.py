@@ -8,6 +8,7 @@ Refusal
 │   └── DuplicateAdded    the same, of items that are added without a turn
 ├── SessionMismatch       the names in one request lead to different lineages
 ├── ResponseNotFound      no such response, for this tenant, any more
+├── PreviousInProgress    a turn was to continue from a response that is still made in the background
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
 ├── ConversationNotFound  no such conversation for this tenant
 ├── ItemNotFound          the conversation has no such item
@@ -22,6 +23,7 @@ Refusal
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
 ├── KeyReused             an idempotency key came again with another request
+├── NotInBackground       a response to be cancelled is made while its client waits
 ├── ResponseInProgress    a response can not be deleted while it is made
 └── ShuttingDown          the server takes no new turns
 """
@@ -61,6 +63,10 @@ class ResponseNotFound(Refusal):
 
 class PreviousNotFound(ResponseNotFound):
     """The response to continue from."""
+
+
+class PreviousInProgress(Refusal):
+    """What it will say is not known yet."""
 
 
 class ConversationNotFound(Refusal):
@@ -113,6 +119,10 @@ class TurnNotOpen(Refusal):
 
 class KeyReused(Refusal):
     """The idempotency key belongs to another request of the same route and session."""
+
+
+class NotInBackground(Refusal):
+    """Its client ends it by hanging up."""
 
 
 class ResponseInProgress(Refusal):

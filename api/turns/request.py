@@ -20,6 +20,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `route` is where it came in, where that is not named like `api`: an idempotency key is one within it.
     `history` counts those of `opening`, up to and with the last that a model said, which a client resends that names no
     session; 0 where it names one, or resends nothing, or says nothing new behind it.
+    `turn_id` is the id that its turn is to have, where its client is told of that before it is open: such a turn waits
+    for its session as long as it takes.
     With `must_exist` no session is begun. `compact_threshold_tokens` is the request's own limit for a rotation, 0 where
     it names none.
     """
@@ -43,6 +45,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     uses_memory: bool = True
     must_exist: bool = False
     background: bool = False
+    turn_id: str = ""
     history: int = 0
 
     @property

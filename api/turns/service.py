@@ -291,7 +291,7 @@ class Turns:
     def _command(self, session: Session, request: TurnRequest, prepared: Prepared = UNPREPARED) -> Begin:
         return Begin(
             request=request,
-            turn_id=new_id(),
+            turn_id=request.turn_id or new_id(),
             session_id=session.root_id,
             owner=self.work.owner,
             lease_ms=self._lease_ms,

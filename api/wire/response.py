@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from api.ids import made_s
 from api.turns.directory import RESPONSE
 from api.wire.echo import echoed
 from api.wire.items import Item, string_of
 from api.wire.output import items_of
-from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
+from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from projections.messages import fields
 from projections.turn import Status, Turn
 from projections.usage import tokens_of
@@ -99,13 +100,19 @@ class ResponseObject(msgspec.Struct, kw_only=True):
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
+_LOST = ResponseError(
+    "server_error", "The server was restarted while this response was made, and did not finish it: send it again."
+)
+
+
 def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
     """The response that a turn is, as it stands now."""
     started, ended = turn.started, turn.ended
     response = ResponseObject(
         id=RESPONSE + started.turn_id,
-        created_at=turn.started_us // 1_000_000,
+        created_at=_created_at(turn),
         status=turn.status,
+        background=started.background,
         model=started.model,
         output=items_of(turn),
         instructions=_instructions(started),
@@ -123,7 +130,21 @@ def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
             response.incomplete_details = Incomplete(reason)
     elif isinstance(ended, TurnFailed):
         response.error = ResponseError(ended.code, ended.message)
+    elif is_lost(turn):
+        response.status, response.error = "failed", _LOST
     return response
+
+
+def is_lost(turn: Turn) -> bool:
+    """Whether a turn in the background was cut short by the end of its server, and not started again."""
+    ended = turn.ended
+    return turn.started.background and isinstance(ended, TurnCancelled) and ended.reason in ("crash", "shutdown")
+
+
+def _created_at(turn: Turn) -> int:
+    """When it was asked for, which its client is told before the turn is open where that is in the background."""
+    asked_s = made_s(turn.turn_id) if turn.started.background else None
+    return turn.started_us // 1_000_000 if asked_s is None else asked_s
 
 
 def usage_of(done: TurnCompleted) -> Usage:

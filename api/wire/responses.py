@@ -43,9 +43,9 @@ OURS = frozenset(
 def decode(body: bytes) -> ResponsesRequest:
     """The request in `body`; raises `Problem`."""
     request = body_of(_decoder, body)
-    if request.background:
+    if request.background and request.store is False:
         raise Problem(
-            "Background responses are not available on this server: send background=false.",
+            "A background response is always stored: that is how it is found again. Leave 'store' out.",
             param="background",
             code="unsupported_parameter",
         )
@@ -95,6 +95,7 @@ def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: C
         instructions=_instructions(request.instructions),
         parameters=rest_of(body, OURS),
         stream=bool(request.stream),
+        background=bool(request.background),
         compact_threshold_tokens=_compact_threshold(request.context_management),
         session_key=headers.session_key,
         identity=headers.identity,

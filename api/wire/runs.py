@@ -5,9 +5,9 @@ from typing import Any, Literal
 import msgspec
 
 from api.problem import Problem
-from api.turns.background import Found
 from api.turns.directory import RUN
 from api.turns.request import TurnRequest
+from api.turns.run import Found
 from api.wire import responses
 from api.wire.decode import body_of, rest_of
 from api.wire.headers import CHARACTERS_MAX, SESSION_ID, UNPRINTABLE, Continuity, check_session_id
