@@ -8,14 +8,40 @@ import structlog
 from aiohttp import hdrs, web
 
 from api.boundary import boundary, on_prepare
-from api.context import DESK, EVICTION, GUARD, KEYRING, LINEAGES, MODEL, ROTATIONS, RUNS, SEARCH, SETTINGS, TURNS
+from api.context import (
+    DESK,
+    EVICTION,
+    GUARD,
+    KEYRING,
+    LINEAGES,
+    MODEL,
+    ROTATIONS,
+    RUNS,
+    SEARCH,
+    SETTINGS,
+    SOCKETS,
+    TURNS,
+)
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import chat, compress, desk, responses, runs, search, service, session_chat, sessions
+from api.routes import (
+    aside,
+    chat,
+    compress,
+    desk,
+    responses,
+    runs,
+    search,
+    service,
+    session_chat,
+    sessions,
+    socket,
+)
 from api.settings import BODY_BYTES_MAX, Settings
+from api.sockets import Sockets
 from api.turns.background import Background
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
@@ -38,6 +64,9 @@ ROUTES = (
     (hdrs.METH_GET, "/v1/capabilities", service.capabilities, "capabilities"),
     (hdrs.METH_POST, "/v1/chat/completions", chat.create, "chat_completions"),
     (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
+    (hdrs.METH_GET, "/v1/responses", socket.connect, "responses_websocket"),
+    (hdrs.METH_POST, "/v1/responses/compact", aside.compact, "responses_compact"),
+    (hdrs.METH_POST, "/v1/responses/input_tokens", aside.input_tokens, "responses_input_tokens"),
     (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
     (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
     (hdrs.METH_POST, "/v1/runs", runs.create, "runs"),
@@ -69,7 +98,9 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     app[SETTINGS] = settings
     app[GUARD] = Guard()
     app[KEYRING] = Keyring(settings.data if settings.auth else None, settings.api_key)
+    sockets = app[SOCKETS] = Sockets()
 
+    app.on_shutdown.append(sockets.close)
     app.cleanup_ctx.append(partial(_parts, progress=progress))
     app.on_response_prepare.append(on_prepare)
     for method, path, handler, name in ROUTES:

@@ -8,6 +8,7 @@ from api.keys import Keyring
 from api.models.model import Model
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
+from api.sockets import Sockets
 from api.turns.background import Background
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
@@ -30,6 +31,7 @@ TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 SEARCH = web.AppKey("search", Search)
+SOCKETS = web.AppKey("sockets", Sockets)
 MODEL: web.AppKey[Model] = web.AppKey("model")
 
 TENANT = web.RequestKey("tenant", str)

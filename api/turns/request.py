@@ -20,6 +20,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `route` is where it came in, where that is not named like `api`: an idempotency key is one within it.
     `history` counts those of `opening`, up to and with the last that a model said, which a client resends that names no
     session; 0 where it names one, or resends nothing, or says nothing new behind it.
+    `continues` is the response that its client goes on from, where that is one that the log does not have.
     With `must_exist` no session is begun. `compact_threshold_tokens` is the request's own limit for a rotation, 0 where
     it names none.
     """
@@ -44,6 +45,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     must_exist: bool = False
     background: bool = False
     history: int = 0
+    continues: str = ""
 
     @property
     def size_bytes(self) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from api.models.model import Chunk
 from api.problem import Problem
 from api.turns.open_turn import LiveTurn
-from api.wire.frames import DONE, frame
+from api.wire.frames import SENT_EVENTS, Framing
 from api.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
@@ -49,9 +49,10 @@ class _Open(msgspec.Struct):
 class ResponseStream:
     """Writes the events of one response. Each method returns the bytes of whole frames."""
 
-    def __init__(self, opened: LiveTurn, *, store: bool) -> None:
+    def __init__(self, opened: LiveTurn, *, store: bool, framing: Framing = SENT_EVENTS) -> None:
         self._turn = opened.turn
         self._store = store
+        self._framing = framing
         self._sequence_number = 0
         self._open: dict[str, _Open] = {}
 
@@ -73,7 +74,7 @@ class ResponseStream:
         closed = [self._close(opened, "completed" if is_whole else "incomplete") for opened in self._open.values()]
         kind = "response.completed" if is_whole else "response.incomplete"
         terminal = self._event(kind, response=response_object(turn, store=self._store))
-        return b"".join((*closed, terminal, DONE))
+        return b"".join((*closed, terminal, self._framing.done))
 
     def failing(self, problem: Problem) -> bytes:
         """The end of a turn that failed after the stream had begun: as the log has it, where the log has it."""
@@ -82,7 +83,7 @@ class ResponseStream:
         if response.error is None:
             response.status = "failed"
             response.error = ResponseError(problem.code or "server_error", problem.message)
-        return opening + self._event("response.failed", response=response) + DONE
+        return opening + self._event("response.failed", response=response) + self._framing.done
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         turn_id = self._turn.turn_id
@@ -157,7 +158,7 @@ class ResponseStream:
     def _event(self, kind: str, **fields: Any) -> bytes:
         payload = {"type": kind, "sequence_number": self._sequence_number, **fields}
         self._sequence_number += 1
-        return frame(payload, kind)
+        return self._framing.frame(payload, kind)
 
 
 def _logprobs(part: OutputText | Refusal | ReasoningText) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from api.turns.request import Names, TurnRequest
 from api.wire.checks import Count, Metadata, NamedTool, Part, Share, Temperature, Tool, TopLogprobs, check_content
 from api.wire.decode import body_of, digest_of, encode, rest_of
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity
+from projections import compaction
 
 
 class ConversationRef(msgspec.Struct):
@@ -62,11 +63,12 @@ class _Item(msgspec.Struct):
     arguments: str | None = None
     input: str | None = None
     output: str | list[Part] | None = None
+    encrypted_content: str | None = None
 
     @property
     def is_from_model(self) -> bool:
         """Whether a model said it, as opposed to the client."""
-        return self.role == "assistant" or self.type in ("function_call", "custom_tool_call", "reasoning")
+        return self.role == "assistant" or self.type in ("function_call", "custom_tool_call", "reasoning", "compaction")
 
 
 _decoder = msgspec.json.Decoder(ResponsesRequest)
@@ -85,6 +87,7 @@ _REQUIRED = {
     "custom_tool_call": ("call_id", "name", "input"),
     "custom_tool_call_output": ("call_id", "output"),
     "reasoning": (),
+    "compaction": ("encrypted_content",),
 }
 _TOOLS = ("function", "custom")
 
@@ -208,5 +211,12 @@ def _item(data: bytes, where: str) -> tuple[bytes, _Item]:
                 param=f"{where}.{field}",
                 code="missing_required_parameter",
             )
+    if item.type == "compaction" and not compaction.opened(item.encrypted_content):
+        raise Problem(
+            "This compaction was not made by turnlog, or did not arrive whole: send it as POST /v1/responses/compact "
+            "gave it, or the conversation itself.",
+            param=f"{where}.encrypted_content",
+            code="invalid_encrypted_content",
+        )
     check_content(item.content, f"{where}.content", is_required=item.role == "user")
     return data, item
