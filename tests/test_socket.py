@@ -13,6 +13,7 @@ from aiohttp import WSMsgType
 
 from api import keys
 from api.context import KEYRING, SOCKETS
+from api.routes import events
 from api.settings import BODY_BYTES_MAX
 from tests.support.api import call
 from tests.support.server import Process, Server, serving
@@ -430,6 +431,19 @@ async def test_a_client_that_closes_cancels_its_turn(server: Server, upstream: U
     assert answer["choices"][0]["message"]["content"] == "1: next"
     last = [message for message in await server.messages("s-1") if message["role"] == "user"]
     assert len(last) == 2
+
+
+async def test_a_client_that_reads_nothing_is_dropped(
+    server: Server, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "STALL_S", 0.2)
+    upstream.script = lambda _: says("", pieces=[{"content": "x" * 200_000}] * 60)
+    async with connected(server, **{"X-Hermes-Session-Id": "s-1"}) as socket:
+        await socket.send(input="one")
+        await upstream.wait_for_requests(1)
+        upstream.script = echo
+        answer, _ = await server.chat("next", "s-1")  # waits until the turn before has ended
+        assert answer["choices"][0]["message"]["content"] == "1: next"
 
 
 async def test_the_headers_of_the_handshake_hold_for_all_turns(server: Server) -> None:

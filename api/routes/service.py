@@ -39,6 +39,7 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "chat_completions_streaming": True,
                 "responses_api": True,
                 "responses_streaming": True,
+                "responses_websocket": True,
                 "conversation_slugs": True,
                 "session_resources": True,
                 "history_matching": settings.match_history,

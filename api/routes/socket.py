@@ -10,7 +10,7 @@ tasks ends, the others do, and a turn that is under way then is cancelled like t
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
@@ -97,7 +97,7 @@ class _Connection:
             self._is_over = True
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await _ended(tasks)
         for task in tasks:
             if not task.cancelled():
                 task.result()
@@ -165,3 +165,11 @@ class _Connection:
 
 def _size_bytes(asked: Create | Problem) -> int:
     return len(asked.body) if isinstance(asked, Create) else 0
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for tasks that were cancelled: what a turn records last is not left to itself."""
+    left = set(tasks)
+    while left:
+        with contextlib.suppress(asyncio.CancelledError):  # the client is gone, which is why they end
+            _, left = await asyncio.wait(left)

@@ -6,6 +6,7 @@ Nothing is recorded, held or claimed: a session that is asked about is as it was
 from typing import NamedTuple
 
 from api.turns import compress
+from api.turns.refusals import NothingNew
 from api.turns.request import TurnRequest
 from api.turns.rotation import Compacted, Rotations
 from api.turns.service import Turns
@@ -38,6 +39,8 @@ async def compact(turns: Turns, rotations: Rotations, request: TurnRequest) -> W
     with turns.work.going_on():
         session = await turns.look_in(request)
         said = (*session.transcript, *compress.new_messages(request, session))
+        if not said:
+            raise NothingNew("there is nothing to compact: send input, or name a conversation with something in it")
         compacted = await rotations.compact((*request.instructions, *said), request.model)
     users = (message for message in said if fields(message).get("role") == "user" and not is_summary(message))
     return Window(tuple(users), compacted)
