@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from api.boundary import boundary, on_prepare
 from api.context import (
+    DESCRIPTION,
     DESK,
     EVICTION,
     GUARD,
     KEYRING,
     LINEAGES,
     MODEL,
+    OPEN_PATHS,
     ROTATIONS,
     RUNS,
     SEARCH,
@@ -22,24 +24,14 @@ from api.context import (
     SOCKETS,
     TURNS,
 )
+from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.builtin import BuiltinModel
 from api.models.model import Model
 from api.models.upstream import UpstreamModel
-from api.routes import (
-    aside,
-    chat,
-    compress,
-    desk,
-    responses,
-    runs,
-    search,
-    service,
-    session_chat,
-    sessions,
-    socket,
-)
+from api.routes.service import VERSION
+from api.routes.table import ROUTES
 from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
@@ -55,37 +47,6 @@ from projections.runner import VIEWS_FILE, Runner
 from projections.views import VIEWS
 
 _log = structlog.get_logger()
-
-# Method, path, handler, and the name under which clients find it in the capabilities.
-ROUTES = (
-    (hdrs.METH_GET, "/health", service.health, "health"),
-    (hdrs.METH_GET, "/v1/health", service.health, "health_v1"),
-    (hdrs.METH_GET, "/v1/models", service.models, "models"),
-    (hdrs.METH_GET, "/v1/capabilities", service.capabilities, "capabilities"),
-    (hdrs.METH_POST, "/v1/chat/completions", chat.create, "chat_completions"),
-    (hdrs.METH_POST, "/v1/responses", responses.create, "responses"),
-    (hdrs.METH_GET, "/v1/responses", socket.connect, "responses_websocket"),
-    (hdrs.METH_POST, "/v1/responses/compact", aside.compact, "responses_compact"),
-    (hdrs.METH_POST, "/v1/responses/input_tokens", aside.input_tokens, "responses_input_tokens"),
-    (hdrs.METH_GET, "/v1/responses/{response_id}", responses.get, "response"),
-    (hdrs.METH_DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete"),
-    (hdrs.METH_POST, "/v1/runs", runs.create, "runs"),
-    (hdrs.METH_GET, "/v1/runs/{run_id}", runs.get, "run_status"),
-    (hdrs.METH_GET, "/v1/runs/{run_id}/events", runs.events, "run_events"),
-    (hdrs.METH_POST, "/v1/runs/{run_id}/stop", runs.stop, "run_stop"),
-    (hdrs.METH_GET, "/api/sessions", sessions.list_, "sessions"),
-    (hdrs.METH_POST, "/api/sessions", desk.create, "session_create"),
-    (hdrs.METH_GET, "/api/sessions/search", search.search, "session_search"),
-    (hdrs.METH_GET, "/api/sessions/{session_id}", sessions.get, "session"),
-    (hdrs.METH_PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
-    (hdrs.METH_DELETE, "/api/sessions/{session_id}", desk.delete, "session_delete"),
-    (hdrs.METH_GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
-    (hdrs.METH_POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
-    (hdrs.METH_GET, "/api/sessions/{session_id}/lineage", sessions.lineage, "session_lineage"),
-    (hdrs.METH_POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
-    (hdrs.METH_POST, "/api/sessions/{session_id}/chat", session_chat.create, "session_chat"),
-    (hdrs.METH_POST, "/api/sessions/{session_id}/chat/stream", session_chat.stream, "session_chat_stream"),
-)
 
 
 def _no_progress(_position: int) -> None:
@@ -103,8 +64,10 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     app.on_shutdown.append(sockets.close)
     app.cleanup_ctx.append(partial(_parts, progress=progress))
     app.on_response_prepare.append(on_prepare)
-    for method, path, handler, name in ROUTES:
-        app.router.add_route(method, path, handler, name=name)
+    app[DESCRIPTION] = Description(ROUTES, VERSION)
+    app[OPEN_PATHS] = frozenset(route.path for route in ROUTES if route.is_open)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler, name=route.name)
     return app
 
 

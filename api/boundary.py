@@ -10,7 +10,7 @@ import structlog
 from aiohttp import hdrs, web
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from api.context import ECHO, GUARD, KEYRING, REQUEST_ID, SETTINGS, TENANT, answer
+from api.context import ECHO, GUARD, KEYRING, OPEN_PATHS, REQUEST_ID, SETTINGS, TENANT, answer
 from api.errors import problem_of
 from api.ids import new_request_id
 from api.keys import DEFAULT_TENANT
@@ -21,7 +21,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID_HEADER = "x-request-id"
 SERVER_NAME = "turnlog"
-OPEN_PATHS = frozenset({"/health", "/v1/health"})
 CLIENT_GONE = 499  # what other servers log for a client that hung up; never sent
 
 _log = structlog.get_logger()
@@ -76,7 +75,7 @@ async def _admitted(request: web.Request, handler: Handler) -> web.StreamRespons
         _check_origin(request, origin)
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
             return web.Response(headers=_preflight(request))
-    if request.match_info.http_exception is None and request.path not in OPEN_PATHS:
+    if request.match_info.http_exception is None and request.path not in request.app[OPEN_PATHS]:
         request[TENANT] = admit(request)
     return await handler(request)
 

@@ -3,6 +3,7 @@
 import msgspec
 from aiohttp import web
 
+from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.model import Model
@@ -33,6 +34,8 @@ RUNS = web.AppKey("runs", Background)
 SEARCH = web.AppKey("search", Search)
 SOCKETS = web.AppKey("sockets", Sockets)
 MODEL: web.AppKey[Model] = web.AppKey("model")
+DESCRIPTION = web.AppKey("description", Description)
+OPEN_PATHS: web.AppKey[frozenset[str]] = web.AppKey("open_paths")  # those that ask for no key
 
 TENANT = web.RequestKey("tenant", str)
 REQUEST_ID = web.RequestKey("request_id", str)

@@ -89,7 +89,10 @@ def first_key(directory: Path) -> str | None:
 
 
 class Keyring:
-    """Tells tenants by their keys. Without any source of keys, everybody is the default tenant."""
+    """Tells tenants by their keys. Without any source of keys, everybody is the default tenant.
+
+    A configured key stands in for the one that the first start made for itself, which opens nothing then.
+    """
 
     def __init__(self, directory: Path | None, configured_key: str = "") -> None:
         self._directory = directory
@@ -117,12 +120,16 @@ class Keyring:
         changed_ns = path.stat().st_mtime_ns if path.exists() else 0
         if changed_ns != self._changed_ns:
             self._changed_ns = changed_ns
-            self._tenants = self._configured | {key.digest: key.tenant for key in read(self._directory)}
+            added = (key for key in read(self._directory) if not (self._configured and key.name == DEFAULT_TENANT))
+            self._tenants = self._configured | {key.digest: key.tenant for key in added}
 
 
 def _write(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    beside.replace(path)
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        beside.replace(path)
+    except OSError as error:
+        raise KeyProblem(f"{path} can not be written: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.log import LogLocked
+from eventstore.log import LogLocked, LogUnavailable
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -24,16 +24,22 @@ class Holder(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path` for the body; raises `LogLocked` naming the holder where it is taken.
+    """Hold the lock file at `path` for the body; raises `LogLocked` naming the holder where it is taken, and
+    `LogUnavailable` where there can be none.
 
     The kernel drops the lock with the process, however that ends, so a crash never leaves a stale one.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LogUnavailable(f"{path} can not be opened for writing: {error.strerror}") from error
     with os.fdopen(descriptor, "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LogLocked(f"{path.parent} is in use by {_holder(file.read())}") from None
+            raise LogLocked(
+                f"{path.parent} is in use by {_holder(file.read())}: stop that, or use another data directory"
+            ) from None
         file.truncate(0)
         file.write(msgspec.json.encode(Holder(os.getpid(), socket.gethostname())))
         file.flush()

@@ -7,6 +7,7 @@ its neighbour's hash, so an altered byte is met as `LogDamaged` and never served
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -203,13 +204,21 @@ def _undamaged() -> Iterator[None]:
 async def _connect(resources: contextlib.AsyncExitStack, path: Path, mode: str) -> aiosqlite.Connection:
     # An open connection keeps its thread, and the process, alive: the stack closes it however opening ends.
     connection = aiosqlite.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?mode={mode}{_immutable(path) if mode == 'ro' else ''}",
         uri=True,
         isolation_level=None,
         cached_statements=BATCH_ROWS_MAX + 16,
     )
     with _readable():
         return await resources.enter_async_context(connection)
+
+
+def _immutable(path: Path) -> str:
+    """A file in a directory that can not be written, such as a backup's, is read as it lies there: SQLite would put its
+    shared memory beside it. One with a write-ahead file needs that.
+    """
+    is_closed = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    return "&immutable=1" if is_closed else ""
 
 
 async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:

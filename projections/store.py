@@ -166,4 +166,5 @@ def _usable() -> Iterator[None]:
     try:
         yield
     except (sqlite3.DatabaseError, TypeError) as error:
-        raise ViewsUnusable(f"views.db is damaged: {error}") from error
+        is_closed = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
+        raise ViewsUnusable(f"views.db {'can not be used' if is_closed else 'is damaged'}: {error}") from error

@@ -17,8 +17,8 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from api.app import ROUTES
 from api.problem import MESSAGE_CHARACTERS_MAX, Problem, error_of
+from api.routes.table import ROUTES
 from api.turns.compress import Compression
 from tests.support.raw import RawAnswer, raw
 from tests.support.server import KEY, Server, serving
@@ -189,7 +189,8 @@ class Fuzz:
 
     async def send(self, server: Server) -> None:
         """One request; what it makes is learned of."""
-        method, path, _, name = self.chance.choice(ROUTES)
+        route = self.chance.choice(ROUTES)
+        method, path, name = route.method, route.path, route.name
         if self.chance.random() < 0.05:
             method = self.chance.choice(("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
         path, headers, body = self._path(path), self._headers(), self._body(method, name)

@@ -302,7 +302,7 @@ async def test_a_run_that_has_ended_can_not_be_stopped(server: Server) -> None:
         async with server.http.post(f"/v1/runs/{unknown}/stop") as response:
             assert response.status == 404
             assert (await response.json())["error"] == {
-                "message": f"Run not found: {unknown}",
+                "message": f"Run not found{' at work: it has ended' if unknown == run_id else ''}: {unknown}",
                 "type": "invalid_request_error",
                 "param": "run_id",
                 "code": "run_not_found",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from api import keys as keyring
 from eventstore.sqlite import SqliteLog
 from tests.support.facts import completed, session_started, started
 from tests.support.server import KEY, Process, serving, turnlog_command
@@ -66,9 +67,12 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
         (("serve", "--upstream", "http://x/v1", "--upstream-key-env", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE"),
         (("serve", "--port", "99999"), "99999"),
         (("frobnicate",), "No such command"),
+        (("keys", "add", "x"), "can not be written"),
+        (("serve",), "can not be written"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    (tmp_path / "d" / "keys.json.new").mkdir(parents=True)
     done = turnlog(*arguments, cwd=tmp_path, TURNLOG_DATA="d")
     assert done.returncode != 0
     assert said in done.stderr
@@ -179,8 +183,11 @@ async def test_models_have_settings_of_their_own_in_the_configuration_file(data:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("[models]\nsmall = 1\n", "[models.NAME]"),
-        ("[models.small]\ncontext = 1\n", "unknown field `context`"),
+        ("[models]\nsmall = 1\n", '[models."small"]'),
+        (
+            "[models.small]\ncontext = 1\n",
+            '[models."small"] holds what is no setting',
+        ),
         ("[models.small]\ncompress_at = 2.0\n", "compress_at"),
         ("[models.small]\ncontext_tokens = -1\n", "context_tokens"),
     ],
@@ -207,3 +214,19 @@ def test_a_data_directory_that_can_not_be_made_is_said_so(tmp_path: Path) -> Non
         done = turnlog(*command, "--data", "file/d", cwd=tmp_path)
         assert (done.returncode, "Traceback" in done.stderr) == (1, False)
         assert "can not make the data directory file/d" in done.stderr
+
+
+async def test_a_configured_key_stands_in_for_the_one_that_the_first_start_made(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    made, added = keyring.first_key(data), keyring.add(data, "phone")
+    async with serving(data) as server:
+        for key, status in ((KEY, 200), (added, 200), (made, 401)):
+            async with server.http.get("/v1/models", headers={"authorization": f"Bearer {key}"}) as response:
+                assert response.status == status
+
+
+def test_a_directory_in_place_of_the_lock_is_told_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "d" / "lock").mkdir(parents=True)
+    told = turnlog("serve", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY=KEY).stderr
+    assert "can not be opened for writing" in told
+    assert "Traceback" not in told

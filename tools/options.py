@@ -25,9 +25,6 @@ class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     summary_prompt: str | None = None
 
 
-_MODEL_TABLES = dict[str, ModelTable]
-
-
 def option(flag: str, *more: str, **settings: Any) -> Callable[[F], F]:
     """An option whose environment variable is its name behind `TURNLOG_`."""
     name = flag.lstrip("-").partition("/")[0].upper().replace("-", "_")
@@ -44,8 +41,7 @@ data_option = option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     default=default_data,
-    show_default="~/.local/share/turnlog",
-    help="Directory of the log, the views and the keys.",
+    help="Directory of the log, the views and the keys; ~/.local/share/turnlog unless told otherwise.",
 )
 
 
@@ -81,9 +77,17 @@ def _models_of(path: Path, tables: object) -> dict[str, dict[str, Any]]:
     if isinstance(tables, dict):
         tables = {name: _underscored(table) if isinstance(table, dict) else table for name, table in tables.items()}
     try:
-        return {name: msgspec.to_builtins(table) for name, table in msgspec.convert(tables, _MODEL_TABLES).items()}
+        return {name: _table_of(name, table) for name, table in msgspec.convert(tables, dict[str, Any]).items()}
     except msgspec.ValidationError as error:
-        raise click.BadParameter(f"{path}: [models.NAME] holds what is no setting of a model: {error}") from error
+        raise click.BadParameter(f"{path}: {error}") from error
+
+
+def _table_of(name: str, table: object) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = msgspec.to_builtins(msgspec.convert(table, ModelTable))
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f'[models."{name}"] holds what is no setting of a model: {error}') from error
+    return settings
 
 
 def _settings_of(group: click.Group) -> set[str | None]:

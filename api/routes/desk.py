@@ -6,7 +6,8 @@ from api.context import DESK, TENANT, answer, body_of, continuity_of
 from api.problem import Problem
 from api.routes.sessions import one
 from api.wire import session_requests as wire
-from api.wire.session_list import flag
+from api.wire.service import Deleted
+from api.wire.session_requests import ERASE
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -25,7 +26,7 @@ async def change(request: web.Request) -> web.StreamResponse:
 
 async def delete(request: web.Request) -> web.StreamResponse:
     """Delete a session with all of its lineage."""
-    if flag(request.query, "erase"):
+    if ERASE.of(request.query):
         raise Problem(
             "Erasing what is in the log is not available yet: leave 'erase' out to delete the session.",
             param="erase",
@@ -33,7 +34,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
         )
     session_id = request.match_info["session_id"]
     await request.app[DESK].delete(request[TENANT], session_id)
-    return answer({"object": "hermes.session.deleted", "id": session_id, "deleted": True})
+    return answer(Deleted(session_id, "hermes.session.deleted"))
 
 
 async def fork(request: web.Request) -> web.StreamResponse:

@@ -10,6 +10,7 @@ from api.routes.streaming import stream_turn
 from api.wire import responses
 from api.wire.response import response_object
 from api.wire.response_stream import ResponseStream
+from api.wire.service import Deleted
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -45,4 +46,4 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """Make a response unaddressable. Its turn stays in the session."""
     response_id = request.match_info["response_id"]
     await request.app[TURNS].delete_response(request[TENANT], response_id)
-    return answer({"id": response_id, "object": "response", "deleted": True})
+    return answer(Deleted(response_id, "response"))

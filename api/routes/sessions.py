@@ -5,7 +5,7 @@ from aiohttp import web
 from api.context import LINEAGES, TENANT, answer
 from api.wire import sessions
 from api.wire.lineage import lineage_object
-from api.wire.session_list import MESSAGES_MAX, OFFSET_MAX, page_of, whole_number
+from api.wire.session_list import MESSAGES_LIMIT, MESSAGES_OFFSET, page_of
 
 
 async def list_(request: web.Request) -> web.StreamResponse:
@@ -30,8 +30,8 @@ async def one(
 
 async def messages(request: web.Request) -> web.StreamResponse:
     """What was said in a session: the newest page, or the page at an offset."""
-    limit = whole_number(request.query, "limit", MESSAGES_MAX, MESSAGES_MAX)
-    offset = whole_number(request.query, "offset", 0, OFFSET_MAX) if "offset" in request.query else None
+    limit = MESSAGES_LIMIT.of(request.query)
+    offset = MESSAGES_OFFSET.of(request.query) if MESSAGES_OFFSET.name in request.query else None
     session = await request.app[LINEAGES].reader.whole_session(request[TENANT], request.match_info["session_id"])
     return answer(sessions.message_list(session, limit, offset))
 

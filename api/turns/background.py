@@ -16,7 +16,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from api.models.model import Chunk, ModelError
-from api.turns.directory import RUN, run_not_found
+from api.turns.directory import RUN, run_not_at_work
 from api.turns.lineages import Lineages
 from api.turns.open_turn import LiveTurn
 from api.turns.refusals import Refusal, TooManyRuns
@@ -140,7 +140,7 @@ class Background:
         """Have the run end here, with what was said so far; raises `RunNotFound` where none is at work."""
         run = found.run
         if run is None:
-            raise run_not_found(RUN + found.turn.turn_id)
+            raise run_not_at_work(RUN + found.turn.turn_id)
         if not run.is_stopping:
             run.opened.cancel_reason = "client"
             run.task.cancel()

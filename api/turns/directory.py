@@ -182,6 +182,11 @@ def run_not_found(run_id: str) -> RunNotFound:
     return RunNotFound(f"Run not found: {_short(run_id)}")
 
 
+def run_not_at_work(run_id: str) -> RunNotFound:
+    """There is nothing to stop."""
+    return RunNotFound(f"Run not found at work: it has ended: {_short(run_id)}")
+
+
 def _short(name: str) -> str:
     """A name as it is said back to whoever sent it."""
     return name if len(name) <= SAID_BACK_CHARACTERS else name[:SAID_BACK_CHARACTERS] + "…"

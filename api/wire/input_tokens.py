@@ -8,6 +8,7 @@ from api.turns.request import TurnRequest
 from api.wire.decode import body_of
 from api.wire.headers import Continuity
 from api.wire.no_input import turn_of
+from api.wire.responses import ResponsesRequest
 
 
 class InputTokens(msgspec.Struct):
@@ -17,13 +18,14 @@ class InputTokens(msgspec.Struct):
     object: Literal["response.input_tokens"] = "response.input_tokens"
 
 
-class _Beside(msgspec.Struct):
-    """What only this route takes: a style of the model's, of which the model servers behind turnlog know nothing."""
+class InputTokensRequest(ResponsesRequest):
+    """A create, as far as it makes a prompt. `personality` is a style of which no model server behind turnlog knows."""
 
+    input: str | list[msgspec.Raw] | None = None  # type: ignore[assignment]  # need not be there
     personality: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
-_decoder = msgspec.json.Decoder(_Beside)
+_decoder = msgspec.json.Decoder(InputTokensRequest)
 
 
 def turn_request(body: bytes, tenant: str, headers: Continuity) -> TurnRequest:

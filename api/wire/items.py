@@ -11,50 +11,54 @@ from projections.items import call_item_id, message_id, reasoning_id
 from projections.messages import fields
 
 
-class OutputText(msgspec.Struct):
+class Typed(msgspec.Struct, tag_field="type"):
+    """One of several kinds, which its `type` tells."""
+
+    @property
+    def type(self) -> str:
+        """The kind."""
+        return str(self.__struct_config__.tag)
+
+
+class OutputText(Typed, tag="output_text"):
     """A text part of a message."""
 
     text: str
-    type: Literal["output_text"] = "output_text"
     annotations: list[Any] = []
     logprobs: list[Any] = []
 
 
-class Refusal(msgspec.Struct):
+class Refusal(Typed, tag="refusal"):
     """A part in which the model says no."""
 
     refusal: str
-    type: Literal["refusal"] = "refusal"
 
 
-class ReasoningText(msgspec.Struct):
+class ReasoningText(Typed, tag="reasoning_text"):
     """A part of what the model thought."""
 
     text: str
-    type: Literal["reasoning_text"] = "reasoning_text"
 
 
-class MessageItem(msgspec.Struct):
+class MessageItem(Typed, tag="message"):
     """What the model says."""
 
     id: str
     content: list[OutputText | Refusal] = []
     status: str = "completed"
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
 
 
-class ReasoningItem(msgspec.Struct):
+class ReasoningItem(Typed, tag="reasoning"):
     """What the model thought before it spoke."""
 
     id: str
     content: list[ReasoningText] = []
     status: str = "completed"
-    type: Literal["reasoning"] = "reasoning"
     summary: list[Any] = []
 
 
-class FunctionCallItem(msgspec.Struct):
+class FunctionCallItem(Typed, tag="function_call"):
     """A function that the model wants called."""
 
     id: str
@@ -62,10 +66,9 @@ class FunctionCallItem(msgspec.Struct):
     name: str
     arguments: str = ""
     status: str = "completed"
-    type: Literal["function_call"] = "function_call"
 
 
-class CustomToolCallItem(msgspec.Struct):
+class CustomToolCallItem(Typed, tag="custom_tool_call"):
     """A free-form tool that the model wants called."""
 
     id: str
@@ -73,7 +76,6 @@ class CustomToolCallItem(msgspec.Struct):
     name: str
     input: str = ""
     status: str = "completed"
-    type: Literal["custom_tool_call"] = "custom_tool_call"
 
 
 Item = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem

@@ -6,11 +6,21 @@ import msgspec
 
 from api.problem import Problem
 from api.turns.search import Hit
+from api.wire.query import Parameter, Whole
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 OFFSET_MAX = 1_000
 TEXT_CHARACTERS_MAX = 500
+
+LIMIT = Whole("limit", LIMIT_DEFAULT, LIMIT_MAX, "How many hits a page has at most; 100 and no more.")
+OFFSET = Whole("offset", 0, OFFSET_MAX, "How many hits come before the page.")
+WORDS = Parameter(
+    "q",
+    'What to search for: words, `"phrases"`, `prefix*`.',
+    {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX},
+    is_required=True,
+)
 
 
 class SearchHit(msgspec.Struct, kw_only=True):

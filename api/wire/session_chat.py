@@ -23,8 +23,8 @@ from projections.usage import tokens_of
 class SessionChatRequest(msgspec.Struct):
     """A turn's message. Whatever else a body holds is passed over, as the older system does."""
 
-    message: msgspec.Raw = NULL
-    input: msgspec.Raw = NULL
+    message: msgspec.Raw = msgspec.field(default_factory=lambda: NULL)  # a default that can be described
+    input: msgspec.Raw = msgspec.field(default_factory=lambda: NULL)
     system_message: Any = None
     instructions: Any = None
     model: str | None = None

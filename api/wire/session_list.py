@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from api.problem import Problem
-from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE
+from api.wire.query import Flag, Parameter, Text, Whole
 from projections.session_list import After, Wanted
 from projections.sessions import SessionRow
 
@@ -17,8 +17,20 @@ LIMIT_MAX = 200
 OFFSET_MAX = 1_000_000
 MESSAGES_MAX = 500
 
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off", ""})
+LIMIT = Whole("limit", LIMIT_DEFAULT, LIMIT_MAX, "How many sessions a page has at most; 200 and no more.")
+OFFSET = Whole("offset", 0, OFFSET_MAX, "How many sessions come before the page.")
+SOURCE = Text("source", "Only sessions of this source.")
+USER = Text("user", "Only sessions of this user id.")
+SESSION_KEY = Text("session_key", "Only sessions under this session key.")
+INCLUDE_CHILDREN = Flag("include_children", "Each session of a lineage by itself, not the newest alone.")
+CURSOR = Parameter("cursor", "`next_cursor` of the page before, instead of an offset.", {"type": "string"})
+PAGE = (
+    *(LIMIT.parameter, OFFSET.parameter, CURSOR),
+    *(SOURCE.parameter, USER.parameter, SESSION_KEY.parameter, INCLUDE_CHILDREN.parameter),
+)
+MESSAGES_LIMIT = Whole("limit", MESSAGES_MAX, MESSAGES_MAX, "How many messages a page has at most; 500 and no more.")
+MESSAGES_OFFSET = Whole("offset", 0, OFFSET_MAX, "How many messages come before the page; without it, the newest page.")
+
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]  # as SQLite can take it
 _cursor = msgspec.json.Decoder(tuple[_Whole, str, _Whole])
 _encode = msgspec.json.Encoder().encode
@@ -41,14 +53,14 @@ def page_of(query: Mapping[str, str]) -> Page:
             code="mutually_exclusive_parameters",
         )
     wanted = Wanted(
-        source=_text(query, "source"),
-        user_id=_text(query, "user"),
-        session_key=_text(query, "session_key"),
-        has_children=flag(query, "include_children"),
+        source=SOURCE.of(query),
+        user_id=USER.of(query),
+        session_key=SESSION_KEY.of(query),
+        has_children=INCLUDE_CHILDREN.of(query),
         after=_after(cursor) if cursor else None,
-        offset=whole_number(query, "offset", 0, OFFSET_MAX),
+        offset=OFFSET.of(query),
     )
-    return Page(wanted, whole_number(query, "limit", LIMIT_DEFAULT, LIMIT_MAX))
+    return Page(wanted, LIMIT.of(query))
 
 
 def cursor_behind(row: SessionRow) -> str:
@@ -66,33 +78,3 @@ def _after(cursor: str) -> After:
             param="cursor",
             code="invalid_cursor",
         ) from None
-
-
-def whole_number(query: Mapping[str, str], name: str, default: int, maximum: int) -> int:
-    """A query parameter from 0 to `maximum`; raises `Problem`. More than the maximum is the maximum."""
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit():
-        raise Problem(f"{name} must be a whole number from 0, got '{text}'.", param=name, code="invalid_value")
-    return min(int(text[:20]), maximum)
-
-
-def flag(query: Mapping[str, str], name: str) -> bool:
-    """A query parameter that is on or off, off where it lacks; raises `Problem`."""
-    text = query.get(name, "").strip().lower()
-    if text not in _TRUE | _FALSE:
-        raise Problem(f"{name} must be true or false, got '{text}'.", param=name, code="invalid_value")
-    return text in _TRUE
-
-
-def _text(query: Mapping[str, str], name: str) -> str:
-    """A query parameter that is compared with what clients say of themselves in headers; empty is absent."""
-    text = query.get(name, "")
-    if len(text) > CHARACTERS_MAX or UNPRINTABLE.search(text):
-        raise Problem(
-            f"{name} must be at most {CHARACTERS_MAX} characters, without control characters.",
-            param=name,
-            code="invalid_value",
-        )
-    return text
