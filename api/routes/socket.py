@@ -47,6 +47,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
 
 def _checked(request: web.Request) -> Continuity:
     """The continuity headers, which hold for all turns of the connection; raises `Problem`, `ShuttingDown`."""
+    headers = continuity_of(request)
     if request.headers.get(hdrs.UPGRADE, "").strip().lower() != "websocket":
         raise Problem(
             "GET /v1/responses is for WebSockets: upgrade the connection, or POST.",
@@ -54,7 +55,6 @@ def _checked(request: web.Request) -> Continuity:
             code="upgrade_required",
             headers={"upgrade": "websocket", "connection": "upgrade"},
         )
-    headers = continuity_of(request)
     if headers.idempotency_key:
         raise Problem(
             f"{IDEMPOTENCY_KEY} can not be used with a WebSocket: it would stand for each of its turns.",

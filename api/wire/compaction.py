@@ -10,6 +10,7 @@ from api.turns.request import TurnRequest
 from api.wire import responses
 from api.wire.decode import body_of
 from api.wire.headers import Continuity
+from api.wire.items import Typed
 from api.wire.response import Usage, usage_in
 from api.wire.responses import ConversationRef, ResponsesRequest
 from projections import compaction
@@ -27,21 +28,19 @@ class CompactRequest(msgspec.Struct):
     conversation: str | ConversationRef | None = None
 
 
-class UserItem(msgspec.Struct, kw_only=True):
+class UserItem(Typed, tag="message", kw_only=True):
     """What a user said."""
 
     id: str
-    type: Literal["message"] = "message"
     status: Literal["completed"] = "completed"
     role: Literal["user"] = "user"
     content: list[dict[str, Any]]
 
 
-class CompactionItem(msgspec.Struct, kw_only=True):
+class CompactionItem(Typed, tag="compaction", kw_only=True):
     """What stands for everything else."""
 
     id: str
-    type: Literal["compaction"] = "compaction"
     encrypted_content: str
 
 
