@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.boundary import boundary, on_prepare
 from api.context import (
+    COMPLETIONS,
     DESCRIPTION,
     DESK,
     EVICTION,
@@ -35,6 +36,7 @@ from api.routes.table import ROUTES
 from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
+from api.turns.completions import Completions
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
@@ -104,6 +106,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             answers_without_history=settings.history_on_failure == "empty",
             memory=memory if settings.memory else None,
         )
+        app[COMPLETIONS] = Completions(lineages)
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         parts.push_async_callback(turns.stop, 0.0)

@@ -11,6 +11,7 @@ from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
+from api.turns.completions import Completions
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
@@ -31,6 +32,7 @@ ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
+COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
 SOCKETS = web.AppKey("sockets", Sockets)
 MODEL: web.AppKey[Model] = web.AppKey("model")

@@ -44,6 +44,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.NothingToCompress: Row(400, REQUEST, "nothing_to_compress", "session_id"),
     refusals.SessionExists: Row(409, REQUEST, "session_exists", "id", NEVER),
     refusals.TurnNotFound: Row(404, REQUEST, "turn_not_found", "turn_id"),
+    refusals.CompletionNotFound: Row(404, REQUEST, "completion_not_found", "completion_id"),
     refusals.RunNotFound: Row(404, REQUEST, "run_not_found", "run_id"),
     refusals.TooManyRuns: Row(429, "rate_limit_error", "rate_limit_exceeded", None, SOON),
     refusals.LineageBusy: Row(409, REQUEST, "conversation_locked", "conversation", SOON),

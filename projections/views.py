@@ -1,6 +1,6 @@
 """All views. A new one is its own file and one line here."""
 
-from projections import conversations, histories, idempotency, passages, responses, runs, sessions, tips
+from projections import completions, conversations, histories, idempotency, passages, responses, runs, sessions, tips
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
@@ -10,6 +10,7 @@ VIEWS: tuple[View, ...] = (
     responses.VIEW,
     idempotency.VIEW,
     runs.VIEW,
+    completions.VIEW,
     histories.VIEW,
     passages.VIEW,
 )

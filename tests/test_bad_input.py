@@ -602,8 +602,8 @@ async def test_an_unknown_route_is_404(shared: Shared, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", CHAT, "POST"),
-        ("PUT", CHAT, "POST"),
+        ("DELETE", CHAT, "GET, POST"),
+        ("PUT", CHAT, "GET, POST"),
         ("OPTIONS", RESPONSES, "GET, POST"),
         ("PATCH", "/v1/responses/resp_1", "DELETE, GET"),
         ("POST", "/health", "GET"),

@@ -72,7 +72,8 @@ def test_what_did_not_come_as_text_comes_whole_in_the_order_it_was_first_said() 
 )
 def test_put_together_again_it_is_the_answer_that_was_recorded(said: dict[str, Any]) -> None:
     text = said.get("content") or ""
-    extra = b'{"logprobs":{"content":[{"token":"x"}]},"system_fingerprint":"fp"}'
+    others = b'"choices":[{"finish_reason":"length","logprobs":{"content":[{"token":"y"}]}}]'
+    extra = b'{"logprobs":{"content":[{"token":"x"}]},"system_fingerprint":"fp","service_tier":"flex",%b}' % others
     done = completed("t1", usage=USAGE, model="m2", extra=extra, delta_lengths=(1,) * len(text))
     done = msgspec.structs.replace(done, output=(message(**said),), alternatives=(assistant("other"),))
     gathered = Gathered()

@@ -15,7 +15,7 @@ _WHOLE = frozenset({"role", "id", "type", "index"})
 class Gathered:
     """What has come of an answer so far."""
 
-    __slots__ = ("_finish", "_logprobs", "_messages", "delta_lengths", "fingerprint", "model", "usage")
+    __slots__ = ("_finish", "_logprobs", "_messages", "_said", "delta_lengths", "model", "usage")
 
     def __init__(self) -> None:
         self._messages: dict[int, dict[str, Any]] = {}
@@ -24,7 +24,7 @@ class Gathered:
         self.delta_lengths: list[int] = []
         self.usage = b""
         self.model = ""
-        self.fingerprint: str | None = None
+        self._said: dict[str, Any] = {}  # of the answer as a whole
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next chunk; raises `ModelGarbage` where it is nested too deeply."""
@@ -45,7 +45,12 @@ class Gathered:
         if chunk.usage != NULL:
             self.usage = bytes(chunk.usage)
         self.model = chunk.model or self.model
-        self.fingerprint = chunk.system_fingerprint or self.fingerprint
+        if chunk.system_fingerprint:
+            self._said["system_fingerprint"] = chunk.system_fingerprint
+        if chunk.service_tier:
+            self._said["service_tier"] = chunk.service_tier
+        if chunk.moderation:
+            self._said["moderation"] = chunk.moderation
 
     def _say(self, index: int, delta: dict[str, Any]) -> None:
         message = self._messages.setdefault(index, {"role": "assistant"})
@@ -68,12 +73,14 @@ class Gathered:
         """The whole answer; raises `ModelBroke` where it ended without a finish reason."""
         if not self.is_finished:
             raise ModelBroke("the model server ended its answer in the middle")
-        message, *others = (_encode(_whole(self._messages[index])) for index in sorted(self._messages))
-        extra: dict[str, Any] = {}
-        if self._logprobs:
-            extra["logprobs"] = self._logprobs.get(0)
-        if self.fingerprint:
-            extra["system_fingerprint"] = self.fingerprint
+        indexes = sorted(self._messages)
+        message, *others = (_encode(_whole(self._messages[index])) for index in indexes)
+        logprobs = {"logprobs": self._logprobs.get(indexes[0])} if self._logprobs else {}
+        extra: dict[str, Any] = logprobs | self._said
+        if others:
+            extra["choices"] = [
+                {"finish_reason": self._finish[index], "logprobs": self._logprobs.get(index)} for index in indexes[1:]
+            ]
         return Answer(
             message=message,
             finish_reason=self._finish[min(self._finish)],

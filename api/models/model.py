@@ -31,7 +31,11 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A whole answer: assistant messages as the server gave them (JSON), its usage object, and the rest (JSON)."""
+    """A whole answer: assistant messages as the server gave them (JSON), its usage object, and the rest (JSON).
+
+    `extra` may hold `logprobs`, `system_fingerprint`, `service_tier` and `moderation`; and where there are
+    `alternatives`, `choices`: the `finish_reason` and the `logprobs` of each.
+    """
 
     message: bytes
     finish_reason: str
@@ -57,6 +61,8 @@ class Chunk(msgspec.Struct):
     usage: msgspec.Raw = NULL
     model: str = ""
     system_fingerprint: str | None = None
+    service_tier: str | None = None
+    moderation: Any = None
 
 
 class ModelInfo(msgspec.Struct):

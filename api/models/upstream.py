@@ -59,6 +59,7 @@ class _Completion(msgspec.Struct):
     model: str = ""
     system_fingerprint: str | None = None
     service_tier: str | None = None
+    moderation: msgspec.Raw = NULL
 
 
 class _StreamedChunk(Chunk):
@@ -199,6 +200,8 @@ def _answer(completion: _Completion) -> Answer:
         "logprobs": first.logprobs,
         "system_fingerprint": completion.system_fingerprint,
         "service_tier": completion.service_tier,
+        "moderation": completion.moderation,
+        "choices": [{"finish_reason": o.finish_reason or "stop", "logprobs": o.logprobs} for o in others] or None,
     }
     said = {name: value for name, value in extra.items() if value not in (None, NULL)}
     return Answer(

@@ -7,6 +7,7 @@ from aiohttp import web
 from api.context import ECHO, TENANT, TURNS, answer, body_of, continuity_of, with_model
 from api.routes.streaming import stream_turn
 from api.wire import chat
+from api.wire.chat_stream import StreamedCompletion
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -18,7 +19,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     turns = request.app[TURNS]
     opened = turns.unrecorded(turn_request) if asked.store is False else turns.turn(turn_request)
     if asked.stream:
-        writer_of = partial(chat.StreamedCompletion, wants_usage=asked.wants_usage)
+        writer_of = partial(StreamedCompletion, wants_usage=asked.wants_usage)
         return await stream_turn(request, opened, headers, writer_of)
     async with opened as turn:
         request[ECHO] = echo = headers.echo(turn.session_id, turn.marks)

@@ -15,6 +15,7 @@ from api.routes import (
     session_chat,
     sessions,
     socket,
+    stored_completions,
 )
 from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
@@ -23,6 +24,7 @@ from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
 from api.wire import sessions as sessions_wire
+from api.wire import stored_completions as stored_wire
 from api.wire.compaction import CompactedResponse, CompactRequest
 from api.wire.headers import SESSION_ID
 from api.wire.input_tokens import InputTokens, InputTokensRequest
@@ -56,6 +58,30 @@ ROUTES: tuple[Route, ...] = (
         answer=chat_wire.Completion,
         streams=True,
         takes_turns=True,
+    ),
+    Route(
+        *(CHAT, GET, "/v1/chat/completions", stored_completions.list_, "stored_completions"),
+        answer=stored_wire.CompletionList,
+        parameters=(stored_wire.MODEL, *stored_wire.PAGE),
+    ),
+    Route(
+        *(CHAT, GET, "/v1/chat/completions/{completion_id}", stored_completions.get, "stored_completion"),
+        answer=stored_wire.StoredCompletion,
+    ),
+    Route(
+        *(CHAT, POST, "/v1/chat/completions/{completion_id}", stored_completions.update, "stored_completion_update"),
+        body=stored_wire.UpdateRequest,
+        answer=stored_wire.StoredCompletion,
+    ),
+    Route(
+        *(CHAT, DELETE, "/v1/chat/completions/{completion_id}", stored_completions.delete, "stored_completion_delete"),
+        answer=Deleted,
+    ),
+    Route(
+        *(CHAT, GET, "/v1/chat/completions/{completion_id}/messages", stored_completions.messages),
+        name="stored_completion_messages",
+        answer=stored_wire.MessageList,
+        parameters=stored_wire.PAGE,
     ),
     Route(
         *(RESPONSES, POST, "/v1/responses", responses.create, "responses"),

@@ -58,6 +58,14 @@ class Sessions:
             return turn
         return (await self.whole(session.stream)).find(turn_id)
 
+    async def find_all(self, session: Session, turn_ids: Sequence[str]) -> list[Turn | None]:
+        """The same of several turns, of which the lineage is read again once at most."""
+        turns = [session.find(turn_id) for turn_id in turn_ids]
+        if session.generation == 1 or all(turns):
+            return turns
+        whole = await self.whole(session.stream)
+        return [turn or whole.find(turn_id) for turn, turn_id in zip(turns, turn_ids, strict=True)]
+
     async def up_to(self, session: Session, turn_id: str) -> Inherited | None:
         """What a fork behind one of the session's turns inherits, however old; None where it is not part of it."""
         return session.up_to(turn_id) or (await self.whole(session.stream)).up_to(turn_id)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from api.turns.refusals import (
+    CompletionNotFound,
     ConversationNotFound,
     PreviousNotFound,
     ResponseNotFound,
@@ -23,6 +24,7 @@ from projections import conversations, responses, runs, tips
 SERVER_MADE = "conv_"  # ids of conversations that only the server makes
 RESPONSE = "resp_"
 RUN = "run_"
+COMPLETION = "chatcmpl-"
 KNOWN_MAX = 20_000
 SAID_BACK_CHARACTERS = 256
 
@@ -185,6 +187,11 @@ def run_not_found(run_id: str) -> RunNotFound:
 def run_not_at_work(run_id: str) -> RunNotFound:
     """There is nothing to stop."""
     return RunNotFound(f"Run not found at work: it has ended: {_short(run_id)}")
+
+
+def completion_not_found(completion_id: str) -> CompletionNotFound:
+    """There is no such stored completion for whoever asks."""
+    return CompletionNotFound(f"Chat completion not found: {_short(completion_id)}")
 
 
 def _short(name: str) -> str:

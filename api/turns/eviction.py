@@ -86,7 +86,7 @@ class Eviction:
         if not (self._max or self._ttl_us):
             is_there = turn is None or not turn.evicted
         else:
-            is_there = await self._use(session, turn or (await self._found(session, (turn_id,)))[0])
+            is_there = await self._use(session, turn or await self._lineages.sessions.find(session, turn_id))
         if not is_there:
             raise PreviousNotFound(f"Previous response with id '{RESPONSE}{turn_id}' not found.")
 
@@ -227,7 +227,7 @@ class Eviction:
         """Record that responses of a lineage are evicted; whether one is still in progress, and was left alone."""
         session = await self._lineages.sessions.get(lineage_stream(tenant, root_id))
         stored = self._of(tenant)
-        found = [turn for turn in await self._found(session, turn_ids) if turn]
+        found = [turn for turn in await self._lineages.sessions.find_all(session, turn_ids) if turn]
         # One that was in progress when it was chosen may have ended since: then it is among those that are kept.
         chosen = [turn for turn in found if reason == "expired" or turn.turn_id not in stored.used]
         turns = [turn for turn in chosen if turn.ended]
@@ -236,14 +236,6 @@ class Eviction:
             self._lineages.directory.forget_response(tenant, turn.turn_id)
             stored.used.pop(turn.turn_id, None)
         return len(turns) < len(chosen)
-
-    async def _found(self, session: Session, turn_ids: Sequence[str]) -> list[Turn | None]:
-        """The turns of those ids, however many rotations ago."""
-        turns = [session.find(turn_id) for turn_id in turn_ids]
-        if session.generation == 1 or all(turns):
-            return turns
-        whole = await self._lineages.sessions.whole(session.stream)
-        return [turn or whole.find(turn_id) for turn, turn_id in zip(turns, turn_ids, strict=True)]
 
 
 @contextlib.asynccontextmanager

@@ -54,7 +54,7 @@ def chat_parameters(started: TurnStarted) -> Parameters:
 
 
 # Kept in the log and given back, but nothing to do with how the model answers.
-_CHAT_OURS = frozenset({"stream_options", "metadata"})
+_CHAT_OURS = frozenset({"stream_options", "metadata", "store"})
 _RESPONSES_OURS = frozenset(
     {"metadata", "include", "truncation", "stream_options", "max_tool_calls", "context_management"}
 )

@@ -10,6 +10,7 @@ Refusal
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
 ├── TurnNotFound          the turn to fork behind is no part of the session's transcript
+├── CompletionNotFound    no such stored completion, for this tenant, any more
 ├── RunNotFound           no such run for this tenant, or, to stop it, none at work
 ├── TooManyRuns           as many runs are at work as may be
 ├── LineageBusy           waited for the lineage's turn, in vain
@@ -59,6 +60,10 @@ class SessionExists(Refusal):
 
 class TurnNotFound(Refusal):
     """Never taken in this session, or not completed."""
+
+
+class CompletionNotFound(Refusal):
+    """Never made, another tenant's, not stored, not completed, deleted, or of a session that was deleted."""
 
 
 class RunNotFound(Refusal):

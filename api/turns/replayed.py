@@ -5,11 +5,12 @@ in a chunk of its own, in the order in which it was first said. An answer that w
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from api.models.model import NULL, Choice, Chunk
+from api.models.model import Choice, Chunk
 from eventstore.events import TurnCompleted
 from projections.messages import fields
 from projections.turn import Turn
@@ -27,13 +28,20 @@ def chunks_of(turn: Turn) -> list[Chunk]:
         return [Chunk([choice], model=turn.started.model) for choice in choices]
     extra = fields(ended.extra) if ended.extra else {}
     choices.append(Choice(0, {}, ended.finish_reason, extra.get("logprobs")))
-    for index, data in enumerate(ended.alternatives, 1):
-        choices += [*_said(turn, data, index), Choice(index, {}, "stop")]
-    model = ended.model or turn.started.model
-    fingerprint = extra.get("system_fingerprint")
-    usage = msgspec.Raw(ended.usage) if ended.usage else NULL
-    chunks = [Chunk([choice], model=model, system_fingerprint=fingerprint) for choice in choices]
-    return chunks if usage == NULL else [*chunks, Chunk(usage=usage, model=model, system_fingerprint=fingerprint)]
+    others = [*extra.get("choices", ()), *({} for _ in ended.alternatives)]
+    for index, (data, other) in enumerate(zip(ended.alternatives, others, strict=False), 1):
+        finish = Choice(index, {}, other.get("finish_reason", "stop"), other.get("logprobs"))
+        choices += [*_said(turn, data, index), finish]
+    chunk = partial(
+        Chunk,
+        model=ended.model or turn.started.model,
+        system_fingerprint=extra.get("system_fingerprint"),
+        service_tier=extra.get("service_tier"),
+    )
+    chunks = [chunk([choice]) for choice in choices]
+    if moderation := extra.get("moderation"):
+        chunks.append(chunk(moderation=moderation))
+    return [*chunks, chunk(usage=msgspec.Raw(ended.usage))] if ended.usage else chunks
 
 
 def _said(turn: Turn, data: bytes, index: int, lengths: Sequence[int] = ()) -> Iterator[Choice]:

@@ -1,40 +1,42 @@
-"""Chat Completions on the wire: a request in, an answer or chunks out."""
+"""Chat Completions on the wire: a request in, a whole answer out."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from api.models.model import NULL, Chunk
-from api.problem import Problem, error_of
-from api.turns.open_turn import LiveTurn
+from api.models.model import NULL
+from api.turns.directory import COMPLETION
 from api.turns.request import Names, TurnRequest
-from api.wire.checks import (
-    Count,
-    Metadata,
-    NamedTool,
-    Part,
-    Penalty,
-    Share,
-    Temperature,
+from api.wire.chat_messages import INSTRUCTION_ROLES, messages_of
+from api.wire.chat_parameters import (
+    Audio,
+    Bias,
+    Choices,
+    Function,
+    Moderation,
+    Named,
+    Prediction,
+    PromptCache,
+    ResponseFormat,
+    SafetyIdentifier,
+    Stops,
+    StreamOptions,
     Tool,
-    TopLogprobs,
-    check_content,
+    ToolChoice,
+    WebSearch,
+    check_format,
+    check_logprobs,
+    check_prediction,
+    check_streaming,
+    check_tools,
 )
+from api.wire.checks import Count, Metadata, Penalty, Share, Temperature, TopLogprobs
 from api.wire.decode import body_of, digest_of, rest_of
-from api.wire.frames import DONE, frame
 from api.wire.headers import Continuity
 from eventstore.events import TurnCompleted
 from projections.turn import Turn
 
-ID = "chatcmpl-"
-INSTRUCTION_ROLES = frozenset({"system", "developer"})
-
-
-class StreamOptions(msgspec.Struct):
-    """How the client wants its stream."""
-
-    include_usage: bool | None = False
+ID = COMPLETION
 
 
 class ChatRequest(msgspec.Struct):
@@ -47,21 +49,36 @@ class ChatRequest(msgspec.Struct):
     store: bool | None = None
     user: str | None = None
     metadata: Metadata | None = None
-    n: Count | None = None
+    n: Choices | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Bias] | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    stop: str | list[str] | None = None
+    stop: str | Stops | None = None
     seed: int | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | NamedTool | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    functions: list[Function] | None = None
+    function_call: str | Named | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    modalities: list[str] | None = None
+    audio: Audio | None = None
+    prediction: Prediction | None = None
+    web_search_options: WebSearch | None = None
+    moderation: Moderation | None = None
+    service_tier: str | None = None
+    safety_identifier: SafetyIdentifier | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: PromptCache | None = None
+    prompt_cache_retention: str | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -69,22 +86,25 @@ class ChatRequest(msgspec.Struct):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class _Message(msgspec.Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-
-
 _decoder = msgspec.json.Decoder(ChatRequest)
-_message_decoder = msgspec.json.Decoder(_Message)
-_OURS = frozenset({"messages", "model", "stream", "stream_options", "store"})
+# Kept out of the turn's parameters. That a completion is to be stored is one of them; that nothing is, is not recorded.
+_OURS = frozenset({"messages", "model", "stream", "stream_options"})
 
 
 def decode(body: bytes) -> ChatRequest:
     """The request in `body`; raises `Problem`."""
-    return body_of(_decoder, body)
+    chat = body_of(_decoder, body)
+    if chat.tools or chat.tool_choice:
+        check_tools(chat.tools or (), chat.tool_choice)
+    if chat.response_format:
+        check_format(chat.response_format)
+    if chat.prediction:
+        check_prediction(chat.prediction)
+    if chat.top_logprobs:
+        check_logprobs(chat.logprobs)
+    if chat.stream_options:
+        check_streaming(chat.stream)
+    return chat
 
 
 def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
@@ -93,11 +113,10 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
     What is new is what stands behind the body's last assistant message. System and developer messages are this turn's
     instructions, wherever they stand.
     """
-    messages = [bytes(raw) for raw in chat.messages]
-    decoded = [body_of(_message_decoder, raw, f"messages[{index}]") for index, raw in enumerate(messages)]
-    _check_newest(decoded)
-    spoken = [index for index, message in enumerate(decoded) if message.role not in INSTRUCTION_ROLES]
-    said_by_model = [index for index in spoken if decoded[index].role == "assistant"]
+    raws = [bytes(raw) for raw in chat.messages]
+    messages = messages_of(raws)
+    spoken = [index for index, message in enumerate(messages) if message.role not in INSTRUCTION_ROLES]
+    said_by_model = [index for index in spoken if messages[index].role == "assistant"]
     newest_answer = said_by_model[-1] if said_by_model else -1
     new = [index for index in spoken if index > newest_answer]
     is_resent = bool(said_by_model and new and not headers.session_id)
@@ -106,9 +125,9 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
         api="chat",
         names=Names(session_id=headers.session_id),
         model=chat.model or "",
-        items=tuple(messages[index] for index in new),
-        opening=tuple(messages[index] for index in spoken),
-        instructions=tuple(messages[i] for i, message in enumerate(decoded) if message.role in INSTRUCTION_ROLES),
+        items=tuple(raws[index] for index in new),
+        opening=tuple(raws[index] for index in spoken),
+        instructions=tuple(raws[i] for i, message in enumerate(messages) if message.role in INSTRUCTION_ROLES),
         parameters=rest_of(body, _OURS),
         stream=bool(chat.stream),
         session_key=headers.session_key,
@@ -120,25 +139,21 @@ def turn_request(chat: ChatRequest, body: bytes, tenant: str, headers: Continuit
     )
 
 
-def _check_newest(messages: Sequence[_Message]) -> None:
-    spoken = [(index, message) for index, message in enumerate(messages) if message.role not in INSTRUCTION_ROLES]
-    if not spoken:
-        raise Problem("No user message found in messages.", param="messages", code="no_user_message")
-    newest = spoken[-1][0]
-    for index, message in spoken:
-        if message.role == "tool" and not message.tool_call_id:
-            path = f"messages[{index}].tool_call_id"
-            raise Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
-        is_required = message.role == "user" and index == newest
-        check_content(message.content, f"messages[{index}].content", is_required=is_required)
+class _Other(msgspec.Struct):
+    """What came with another choice than the first."""
+
+    finish_reason: str = "stop"
+    logprobs: msgspec.Raw = NULL
 
 
 class _Extra(msgspec.Struct):
-    """What a model server's answer held besides its messages and its usage."""
+    """What a model server's answer held besides its messages and its usage. `choices` are all but the first."""
 
     logprobs: msgspec.Raw = NULL
+    choices: list[_Other] = []
     system_fingerprint: str | None = None
     service_tier: str | None = None
+    moderation: msgspec.Raw = NULL
 
 
 class Choice(msgspec.Struct):
@@ -161,10 +176,12 @@ class Completion(msgspec.Struct, omit_defaults=True):
     usage: msgspec.Raw
     system_fingerprint: str | None = None
     service_tier: str | None = None
+    moderation: Any = None
 
 
 _NO_USAGE = msgspec.Raw(b'{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}')
 _PLAIN = _Extra()
+_PLAIN_OTHER = _Other()
 
 
 def completion(turn: Turn) -> Completion:
@@ -172,78 +189,27 @@ def completion(turn: Turn) -> Completion:
     done = turn.ended
     assert isinstance(done, TurnCompleted)  # noqa: S101 (called with completed turns)
     extra = msgspec.json.decode(done.extra, type=_Extra) if done.extra else _PLAIN
-    first, *others = (*done.output, *done.alternatives)
     return Completion(
         id=ID + turn.turn_id,
         object="chat.completion",
         created=turn.started_us // 1_000_000,
         model=done.model or turn.started.model,
-        choices=[
-            Choice(0, msgspec.Raw(first), extra.logprobs, done.finish_reason),
-            *(Choice(index, msgspec.Raw(other), NULL, "stop") for index, other in enumerate(others, 1)),
-        ],
+        choices=_choices(done, extra),
         usage=usage_of(done),
         system_fingerprint=extra.system_fingerprint,
         service_tier=extra.service_tier,
+        moderation=None if extra.moderation == NULL else extra.moderation,
     )
+
+
+def _choices(done: TurnCompleted, extra: _Extra) -> list[Choice]:
+    choices = [Choice(0, msgspec.Raw(done.output[0]), extra.logprobs, done.finish_reason)]
+    for index, message in enumerate(done.alternatives, 1):
+        other = extra.choices[index - 1] if index <= len(extra.choices) else _PLAIN_OTHER
+        choices.append(Choice(index, msgspec.Raw(message), other.logprobs, other.finish_reason))
+    return choices
 
 
 def usage_of(done: TurnCompleted) -> msgspec.Raw:
     """The model server's usage object; zeros where it sent none."""
     return msgspec.Raw(done.usage) if done.usage else _NO_USAGE
-
-
-class StreamedCompletion:
-    """The chunks that a client is sent for the chunks that a model sends: the same, under this turn's id."""
-
-    def __init__(self, opened: LiveTurn, *, wants_usage: bool) -> None:
-        turn = opened.turn
-        self._session_id = opened.session_id
-        self._head: dict[str, Any] = {
-            "id": ID + turn.turn_id,
-            "object": "chat.completion.chunk",
-            "created": turn.started_us // 1_000_000,
-            "model": turn.started.model,
-        }
-        self._wants_usage = wants_usage
-        self._finishing: list[Chunk] = []
-
-    def opening(self) -> bytes:
-        """Nothing: a chat begins with its first chunk."""
-        return b""
-
-    def failing(self, problem: Problem) -> bytes:
-        """The end of a stream that fails after it has begun: clients raise what the `error` says."""
-        return frame({"error": error_of(problem)}) + DONE
-
-    def piece(self, chunk: Chunk) -> bytes:
-        """The chunk for the client. Empty for one that finishes: that must wait until the turn is durable."""
-        self._head["model"] = chunk.model or self._head["model"]
-        if any(choice.finish_reason for choice in chunk.choices):
-            self._finishing.append(chunk)
-            return b""
-        if not chunk.choices:
-            return b""
-        return self._frame(chunk)
-
-    def ending(self, turn: Turn) -> bytes:
-        """The last chunks, once the turn is durable.
-
-        Usage is in a chunk of its own where the client asked for it as OpenAI has it, else in the finishing chunk,
-        where clients of the older system look for it. The last chunk says where the turn went, for clients that can not
-        read headers.
-        """
-        assert isinstance(turn.ended, TurnCompleted)  # noqa: S101 (the stream has ended well)
-        usage: dict[str, Any] = {"usage": usage_of(turn.ended)}
-        if self._session_id:
-            usage["session_id"] = self._session_id
-        if self._wants_usage:
-            frames = [self._frame(chunk) for chunk in self._finishing]
-            return b"".join((*frames, frame({**self._head, "choices": [], **usage}), DONE))
-        frames = [self._frame(chunk, usage) for chunk in self._finishing]
-        return b"".join((*frames, DONE))
-
-    def _frame(self, chunk: Chunk, usage: dict[str, Any] | None = None) -> bytes:
-        usage = usage or ({"usage": None} if self._wants_usage else {})
-        fingerprint = {"system_fingerprint": chunk.system_fingerprint} if chunk.system_fingerprint else {}
-        return frame({**self._head, **fingerprint, "choices": chunk.choices, **usage})

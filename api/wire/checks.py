@@ -1,5 +1,6 @@
 """Types and checks that the chat API and the Responses API share."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -38,12 +39,23 @@ class Tool(msgspec.Struct):
     type: str
 
 
-def check_content(content: str | list[Part] | None, where: str, *, is_required: bool) -> None:
+def check_content(content: str | Sequence[Part] | None, where: str, *, is_required: bool) -> None:
     """Refuse text parts without text, and content without anything in it where there must be some."""
     for index, part in enumerate(content if isinstance(content, list) else ()):
         if part.type in _TEXTS and part.text is None:
-            path = f"{where}[{index}].text"
-            raise Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
+            raise missing(f"{where}[{index}].text")
     is_blank = not content or (isinstance(content, str) and not content.strip())
     if is_required and is_blank:
         raise Problem(f"{where} must not be empty.", param=where, code="empty_message")
+
+
+def check_kind(said: msgspec.Struct, kind: str, needed: Mapping[str, str], where: str) -> None:
+    """Refuse what lacks the field that something of its kind is about: `needed` names it, by kind."""
+    field = needed.get(kind)
+    if field and getattr(said, field) is None:
+        raise missing(f"{where}.{field}")
+
+
+def missing(path: str) -> Problem:
+    """The problem that nothing stands at `path`."""
+    return Problem(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from api.models.model import NULL
 from api.problem import Problem
 
 T = TypeVar("T")
@@ -46,8 +47,8 @@ def _with_margin(decoder: msgspec.json.Decoder[T], body: bytes, frames: int) -> 
 
 
 def rest_of(body: bytes, known: frozenset[str]) -> bytes:
-    """All fields of a body that are not `known`, as a JSON object, each value byte for byte."""
-    rest = {name: value for name, value in _decode_fields(body).items() if name not in known and value != b"null"}
+    """All fields of a body that are not `known`, as a JSON object, each value byte for byte. Null is nothing."""
+    rest = {name: value for name, value in _decode_fields(body).items() if name not in known and value != NULL}
     return encode(rest) if rest else b"{}"
 
 

@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 
 from eventstore.log import LogError
-from tools.bench import appends, compression, memory, replay, restart, search, sessions, turns
+from tools.bench import appends, compression, memory, replay, restart, search, sessions, streams, turns
 from tools.bench.figures import Figure, NothingMeasured
 from tools.bench.machine import Machine, this_machine
 from tools.bench.plan import Plan, Sizes, quick, whole
@@ -22,7 +22,8 @@ from tools.bench.table import console, show_figures, show_machine
 
 # In the order in which they run.
 _SUITES: dict[str, Callable[[Plan], list[Figure]]] = {
-    module.SUITE: module.measure for module in (appends, replay, turns, sessions, compression, search, restart, memory)
+    module.SUITE: module.measure
+    for module in (appends, replay, turns, streams, sessions, compression, search, restart, memory)
 }
 
 

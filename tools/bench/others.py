@@ -3,6 +3,7 @@
 `bare`      a handler on aiohttp and uvloop that decodes a small JSON body and encodes a small JSON answer
 `turnlog`   the same handler as a route of turnlog's own server: request ids, keys, log lines, and no turn
 `appends`   a bare handler that makes two durable appends to the log and nothing else: what two commits cost
+`model`     a model server that streams the same answer at once, as fast as it can
 """
 
 import asyncio
@@ -46,6 +47,8 @@ class _Answer(msgspec.Struct):
 
 
 PATH = "/bench/nothing"
+MODEL_PATH = "/v1/chat/completions"
+WORDS = 10
 _versions: dict[str, int] = {}
 
 _decode = msgspec.json.Decoder(_Request).decode
@@ -70,6 +73,28 @@ async def handle_with_two_appends(log: EventLog, request: web.Request) -> web.Re
     await log.append(stream, version + 1, (TurnCompleted(turn_id=turn_id, output=(item,), finish_reason="stop"),))
     _versions[stream] = version + 2
     return await handle(request)
+
+
+async def handle_as_model(request: web.Request) -> web.StreamResponse:
+    """Stream an answer, a word a chunk."""
+    await request.read()
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    for _ in range(WORDS):
+        await response.write(_chunk({"delta": {"content": "word "}}))
+    await response.write(_chunk({"delta": {}, "finish_reason": "stop"}) + b"data: [DONE]\n\n")
+    return response
+
+
+def _chunk(choice: dict[str, object]) -> bytes:
+    chunk = {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0} | choice],
+    }
+    return b"data: " + _encode(chunk) + b"\n\n"
 
 
 async def serve(what: str, data: Path) -> None:
@@ -97,6 +122,8 @@ async def _runner(what: str, data: Path, parts: contextlib.AsyncExitStack) -> we
         log = await SqliteLog.open(data)
         parts.push_async_callback(log.close)
         app.router.add_post(PATH, partial(handle_with_two_appends, log))
+    elif what == "model":
+        app.router.add_post(MODEL_PATH, handle_as_model)
     else:
         app.router.add_post(PATH, handle)
     return web.AppRunner(app, access_log=None)

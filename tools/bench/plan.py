@@ -17,6 +17,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     reads: int = 2_000
     turns_warm_up_s: float = 1.0
     turns_s: float = 4.0
+    streams: int = 1_000
     session_turns: int = 1_000
     sessions: int = 20_000
     rotations: int = 5
@@ -33,6 +34,7 @@ def quick(*, events: int | None, rounds: int | None) -> Sizes:
         reads=200,
         turns_warm_up_s=0.1,
         turns_s=0.3,
+        streams=50,
         session_turns=120,
         sessions=500,
         rotations=1,

@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from tools.bench.loader import Load, Loaded
 
 KEY = "bench-key-0123456789"
 STOP_S = 60.0
+DONE = b"data: [DONE]\n\n"
 _SERVES = re.compile(r"serves http://([\d.]+):(\d+)")
 
 
@@ -56,6 +58,15 @@ class Server:
         if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
             raise BenchFailed(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
         return took_ms, {name.lower(): value for name, value in response.getheaders()}
+
+    @contextlib.contextmanager
+    def streams(self, path: str) -> Iterator[Callable[[bytes, dict[str, str]], float]]:
+        """A kept-alive connection for POSTs whose answers are streamed: called with a body and headers, it reads the
+        answer to its end, and says after how many ms its first byte had come.
+        """
+        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=STOP_S)) as connection:
+            connection.connect()
+            yield partial(_first_byte_ms, connection, path)
 
     def settle(self) -> None:
         """Return once the views are level with the log: a query waits for that."""
@@ -105,6 +116,18 @@ class Server:
         if loaded.problem:
             raise BenchFailed(loaded.problem)
         return loaded
+
+
+def _first_byte_ms(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> float:
+    began = time.perf_counter()
+    connection.request("POST", path, body, {"Authorization": f"Bearer {KEY}", **headers})
+    response = connection.getresponse()
+    first = response.read1(1)
+    took_ms = (time.perf_counter() - began) * 1_000
+    answer = first + response.read()
+    if response.status != http.HTTPStatus.OK or not answer.endswith(DONE):
+        raise BenchFailed(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
+    return took_ms
 
 
 @contextlib.contextmanager
