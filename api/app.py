@@ -10,6 +10,7 @@ from aiohttp import web
 from api.boundary import boundary, on_prepare
 from api.context import (
     COMPLETIONS,
+    CONVERSATIONS,
     DESCRIPTION,
     DESK,
     EVICTION,
@@ -37,6 +38,7 @@ from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
 from api.turns.completions import Completions
+from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
@@ -106,6 +108,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             answers_without_history=settings.history_on_failure == "empty",
             memory=memory if settings.memory else None,
         )
+        app[CONVERSATIONS] = Conversations(log, lineages, turns)
         app[COMPLETIONS] = Completions(lineages)
         app[DESK] = Desk(lineages, turns, eviction)
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)

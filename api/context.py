@@ -12,6 +12,7 @@ from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
 from api.turns.completions import Completions
+from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
@@ -30,6 +31,7 @@ LINEAGES = web.AppKey("lineages", Lineages)
 EVICTION = web.AppKey("eviction", Eviction)
 ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
+CONVERSATIONS = web.AppKey("conversations", Conversations)
 DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 COMPLETIONS = web.AppKey("completions", Completions)

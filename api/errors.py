@@ -35,11 +35,16 @@ class Row(NamedTuple):
 
 TABLE: dict[type[Exception], Row] = {
     refusals.NothingNew: Row(400, REQUEST, "nothing_new"),
+    refusals.OutputWithoutCall: Row(400, REQUEST, "tool_call_not_found", "input"),
+    refusals.UnansweredCall: Row(400, REQUEST, "tool_output_not_found", "input"),
+    refusals.DuplicateItem: Row(400, REQUEST, "duplicate_item", "input"),
+    refusals.DuplicateAdded: Row(400, REQUEST, "duplicate_item", "items"),
     refusals.SessionMismatch: Row(400, REQUEST, "session_mismatch"),
     refusals.PreviousNotFound: Row(404, REQUEST, "previous_response_not_found", "previous_response_id"),
     refusals.ResponseNotFound: Row(404, REQUEST, "response_not_found", "response_id"),
     refusals.ResponseInProgress: Row(400, REQUEST, "response_in_progress", "response_id"),
     refusals.ConversationNotFound: Row(404, REQUEST, "conversation_not_found", "conversation"),
+    refusals.ItemNotFound: Row(404, REQUEST, "item_not_found", "item_id"),
     refusals.SessionNotFound: Row(404, REQUEST, "session_not_found", "session_id"),
     refusals.NothingToCompress: Row(400, REQUEST, "nothing_to_compress", "session_id"),
     refusals.SessionExists: Row(409, REQUEST, "session_exists", "id", NEVER),

@@ -103,7 +103,8 @@ def _content(route: Route, schemas: _Schemas) -> Json:
         return {}
     if route.answers_html:
         return {"text/html": {"schema": {"type": "string"}}}
-    events = {"text/event-stream": {"schema": {"type": "string"}}} if route.streams else {}
+    # Without a schema: that of a stream is taken for that of each of its events.
+    events: Json = {"text/event-stream": {"schema": {}}} if route.streams else {}
     if route.streams and not route.answer:
         return events
     return _json(schemas.of(route.answer)) | events

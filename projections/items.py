@@ -11,12 +11,12 @@ later read name the same items, and nobody stores ids. Only an item that came in
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 
 from eventstore.events import TurnStarted
-from projections.messages import fields, messages_of
+from projections.messages import fields, grouped, thought
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,7 +30,32 @@ _PREFIXES = {
     "compaction": "cmp",
 }
 _MADE = re.compile(r"[a-z]+_(?P<turn_id>[0-9a-z-]+?)(?:_.*)?")
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_items")
+_SAID = frozenset(
+    {"content", "refusal", "annotations"}
+)  # the fields of an assistant message in which it says something
+_THOUGHT = frozenset({"reasoning_content", "reasoning", "reasoning_summary", "reasoning_items"})
+
+
+class Ids(NamedTuple):
+    """The turn that a chat message came in with, and how the items in it are called: what it says (of a tool, what it
+    put out), what was thought, and each call.
+    """
+
+    turn_id: str
+    said: str = ""
+    thought: str = ""
+    calls: tuple[str, ...] = ()
+    thoughts: tuple[str, ...] = ()  # of a message that was made of items, those of each that was thought
+
+    def without(self, item_id: str) -> Self:
+        """Those that are left."""
+        calls = tuple(id_ for id_ in self.calls if id_ != item_id)
+        return self._replace(calls=calls, thoughts=tuple(id_ for id_ in self.thoughts if id_ != item_id))
+
+
+NO_ITEM = Ids("")  # of a message that is no item: a summary
+
+Identified: TypeAlias = tuple[bytes, Ids]
 
 
 def message_id(place: str) -> str:
@@ -74,46 +99,60 @@ def turn_id_of(item_id: str) -> str:
     return made["turn_id"] if made else ""
 
 
-def kept_input(started: TurnStarted, removed: frozenset[str]) -> tuple[bytes, ...]:
-    """The turn's input as chat messages, without the items that were removed."""
-    if started.api != "chat":
-        numbered = enumerate(started.items)
-        kept = [data for n, data in numbered if input_item_id(started.turn_id, n, fields(data)) not in removed]
-        return messages_of(started.api, tuple(kept))
-    places = (input_place(started.turn_id, number) for number in range(len(started.items)))
-    return _kept(zip(places, started.items, strict=True), removed)
+def identified(started: TurnStarted, output: Sequence[bytes]) -> list[Identified]:
+    """A turn's messages, input first, each with the ids of its items."""
+    turn_id = started.turn_id
+    if started.api == "chat":
+        places = (input_place(turn_id, number) for number in range(len(started.items)))
+        input_ = [_identified(turn_id, place, data) for place, data in zip(places, started.items, strict=True)]
+    else:
+        ids = [input_item_id(turn_id, number, fields(data)) for number, data in enumerate(started.items)]
+        input_ = [
+            (_encode(message), _ids(turn_id, message, [ids[n] for n in held]))
+            for message, held in grouped(started.items)
+        ]
+    return input_ + [_identified(turn_id, turn_id, message) for message in output]
 
 
-def kept_output(turn_id: str, output: Sequence[bytes], removed: frozenset[str]) -> tuple[bytes, ...]:
-    """What a model said in the turn, without the items that were removed."""
-    return _kept([(turn_id, message) for message in output], removed)
-
-
-def _kept(placed: Any, removed: frozenset[str]) -> tuple[bytes, ...]:
-    left = (_without(data, place, removed) for place, data in placed)
-    return tuple(data for data in left if data)
-
-
-def _without(data: bytes, place: str, removed: frozenset[str]) -> bytes:
-    """What is left of a chat message; empty where nothing is."""
+def _identified(turn_id: str, place: str, data: bytes) -> Identified:
+    """A chat message that stands at a place, with the ids of its items."""
     message = fields(data)
-    if output_id(place) in removed:
-        return b""
-    gone = set(_THOUGHTS) if reasoning_id(place) in removed else set()
-    if message_id(place) in removed:
-        gone |= {"content", "refusal"}
+    if message.get("role") in ("tool", "function"):
+        return data, Ids(turn_id, output_id(place))
+    calls = tuple(call_item_id(place, index) for index in range(len(_calls(message))))
+    return data, Ids(turn_id, message_id(place), reasoning_id(place), calls)
+
+
+def _ids(turn_id: str, message: dict[str, Any], ids: list[str]) -> Ids:
+    """Those of a message that was made of items: its thoughts come first, its calls last."""
+    thoughts, first_call = len(message.get("reasoning_items", ())), len(ids) - len(_calls(message))
+    said = ids[thoughts] if first_call > thoughts else ""
+    return Ids(turn_id, said, "", tuple(ids[first_call:]), tuple(ids[:thoughts]))
+
+
+def without(message: Identified, item_id: str) -> Identified | None:
+    """What is left of a message without an item; None where nothing is."""
+    data, ids = message
+    if item_id not in (ids.said, ids.thought, *ids.calls, *ids.thoughts):
+        return message
+    said = fields(data)
+    if said.get("role") != "assistant":
+        return None
+    gone = _SAID if item_id == ids.said else _THOUGHT if item_id == ids.thought else frozenset()
+    kept = [call for call, id_ in zip(_calls(said), ids.calls, strict=True) if id_ != item_id]
+    left = {name: value for name, value in said.items() if name not in gone and name != "tool_calls"}
+    if item_id in ids.thoughts:
+        items = zip(said["reasoning_items"], ids.thoughts, strict=True)
+        left = {name: value for name, value in left.items() if name not in _THOUGHT}
+        left |= thought(item for item, id_ in items if id_ != item_id)
+    if kept:
+        left["tool_calls"] = kept
+    if not (left.get("content") or left.get("refusal") or kept):
+        return None
+    left = {"role": left.pop("role"), "content": left.pop("content", None), **left}
+    return _encode(left), ids.without(item_id)
+
+
+def _calls(message: dict[str, Any]) -> list[Any]:
     calls = message.get("tool_calls")
-    kept_calls = [
-        call
-        for index, call in enumerate(calls if isinstance(calls, list) else ())
-        if call_item_id(place, index) not in removed
-    ]
-    is_whole = not gone.intersection(message) and (not calls or len(kept_calls) == len(calls))
-    if is_whole:
-        return data
-    left = {name: value for name, value in message.items() if name not in gone and name != "tool_calls"}
-    if kept_calls:
-        left["tool_calls"] = kept_calls
-    if not (left.get("content") or left.get("refusal") or kept_calls):
-        return b""
-    return _encode({"role": left.pop("role", None), "content": left.pop("content", None), **left})
+    return calls if isinstance(calls, list) else []

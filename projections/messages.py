@@ -19,6 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 PAGE_BYTES = 4_000  # about a thousand tokens, which is what a picture takes
 _IN_PLACE = re.compile(rb"data:[\w.+/-]*;base64,[A-Za-z0-9+/=_-]*")
+_FILE = frozenset({"file_data", "file_id", "filename"})  # what a chat server knows of a file
 _ROLES = {"developer": "system"}  # the older word, which every chat server knows
 
 
@@ -54,28 +55,48 @@ def messages_of(api: Api, items: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Items in the dialect of `api` as chat messages, each the bytes of one JSON object."""
     if api == "chat":
         return items
-    return tuple(_encode(message) for message in _from_items(items))
+    return tuple(_encode(message) for message, _ in grouped(items))
 
 
-def _from_items(items: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Tool calls that stand together, or behind an assistant message, belong to one assistant message."""
+def grouped(items: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Responses items as chat messages, each with the numbers of the items that it holds: thoughts first, calls last.
+
+    Tool calls that stand together, or behind an assistant message, belong to one assistant message; so do the thoughts
+    in front of it. Thoughts that nothing follows have no counterpart in a chat.
+    """
     assistant: dict[str, Any] | None = None
-    for data in items:
+    held: list[int] = []
+    thoughts: dict[int, dict[str, Any]] = {}
+    for number, data in enumerate(items):
         item = fields(data)
         if call := _tool_call(item):
-            assistant = assistant or {"role": "assistant", "content": None}
+            if assistant is None:
+                assistant, held = {"role": "assistant", "content": None} | thought(thoughts.values()), [*thoughts]
             assistant.setdefault("tool_calls", []).append(call)
+            held.append(number)
             continue
         if assistant:
-            yield assistant
-            assistant = None
+            yield assistant, held
+            assistant, held, thoughts = None, [], {}
         message = _message(item)
         if message and message["role"] == "assistant":
-            assistant = message
+            assistant, held = message | thought(thoughts.values()), [*thoughts, number]
         elif message:
-            yield message
+            thoughts = {}
+            yield message, [number]
+        elif item.get("type") == "reasoning":
+            thoughts[number] = item
     if assistant:
-        yield assistant
+        yield assistant, held
+
+
+def thought(items: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The fields of an assistant message that hold reasoning items: their text, and all of them as they are."""
+    kept = list(items)
+    texts = [text_of(item.get("content")) for item in kept]
+    text = "\n".join(filter(None, texts))
+    said = {"reasoning_content": text} if text else {}
+    return said | ({"reasoning_items": kept} if kept else {})
 
 
 def _tool_call(item: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,13 +112,27 @@ def _tool_call(item: dict[str, Any]) -> dict[str, Any] | None:
 def _message(item: dict[str, Any]) -> dict[str, Any] | None:
     kind = item.get("type", "message")
     if kind == "message":
-        role = str(item.get("role"))
-        return {"role": _ROLES.get(role, role), "content": chat_content(item.get("content"))}
+        role, content = str(item.get("role")), item.get("content")
+        refusal = refusal_in(content) if role == "assistant" else ""
+        if refusal and isinstance(content, list):
+            said = [part for part in content if not _is_refusal(part)]
+            return {"role": role, "content": chat_content(said) or None, "refusal": refusal}
+        return {"role": _ROLES.get(role, role), "content": chat_content(content)}
     if kind in ("function_call_output", "custom_tool_call_output"):
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": chat_content(item.get("output"))}
     if kind == "compaction" and (summary := compaction.opened(item.get("encrypted_content"))):
         return {"role": "assistant", "content": summary}
-    return None  # reasoning and the like: kept in the log, without a counterpart in a chat
+    return None  # kept in the log, without a counterpart in a chat
+
+
+def refusal_in(content: Any) -> str:
+    """What the parts of a content refuse; a chat message has a field for that."""
+    parts = content if isinstance(content, list) else []
+    return "".join(str(part.get("refusal") or "") for part in parts if _is_refusal(part))
+
+
+def _is_refusal(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "refusal"
 
 
 def chat_content(content: Any) -> Any:
@@ -121,6 +156,6 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
             image = {"url": part.get("image_url"), "detail": part.get("detail")}
             return {"type": "image_url", "image_url": {key: value for key, value in image.items() if value}}
         case "input_file":
-            return {"type": "file", "file": {key: value for key, value in part.items() if key != "type"}}
+            return {"type": "file", "file": {key: value for key, value in part.items() if key in _FILE and value}}
         case _:
             return {"type": "unknown"} | part

@@ -10,15 +10,18 @@ lineage. A query always asks for a mark, so that it walks no other tenant's docu
 
 `apply` runs on the event loop and only writes plain rows, gathered where turns come and go. The index takes in what has
 completed once a transaction, in `settle`. An index without text can only forget a document that it is shown again: that
-is what `forget` does for a deleted lineage, whose rows are gone by then, so that nothing of it is found even before.
+is what `forget` does for a deleted lineage, whose rows are gone by then, so that nothing of it is found even before. A
+turn that has lost an item is forgotten as a whole: what is left of it would be found with the words of the log.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from eventstore.events import (
     CompressionRotated,
+    ItemRemoved,
+    ItemsAdded,
     SessionDeleted,
     SessionRenamed,
     SessionStarted,
@@ -29,7 +32,7 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
-from projections.messages import input_messages
+from projections.messages import input_messages, messages_of
 from projections.text import spoken
 from projections.view import Deletion, Statement, View
 
@@ -77,6 +80,9 @@ COMPLETE = """WITH new (completed, said, stream) AS (VALUES (?, ?, ?)) UPDATE pa
     SET completed = new.completed, said = passages_open.said || new.said FROM new
     WHERE passages_open.stream = new.stream AND passages_open.started = (
         SELECT max(started) FROM passages_open AS o WHERE o.stream = new.stream AND o.started < new.completed)"""
+ADD = (
+    """INSERT INTO passages_open SELECT stream, ?, ?, id, marks || scope || ? FROM passage_lineages WHERE stream = ?"""
+)
 DROP_OPEN = "DELETE FROM passages_open WHERE stream = ? AND completed IS NULL"
 ROTATE = "UPDATE passage_lineages SET tip_id = ? WHERE stream = ?"
 UNTITLE = """INSERT INTO passages_fts (passages_fts, rowid, said)
@@ -90,6 +96,11 @@ DELETE = (
     f"DELETE FROM passages WHERE {_ID}",  # noqa: S608
     "DELETE FROM passages_open WHERE stream = ?",
     "DELETE FROM passage_lineages WHERE stream = ?",
+)
+DROP_TURN = "DELETE FROM passages_open WHERE stream = ? AND completed = ?"
+DELETE_TURN = (
+    "INSERT INTO passages_gone SELECT position FROM passages WHERE position = ?",
+    "DELETE FROM passages WHERE position = ?",
 )
 FORGET = """INSERT INTO passages_fts (passages_fts, rowid, said)
     SELECT 'delete', position, ? FROM passages_gone WHERE position = ?"""
@@ -167,6 +178,8 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
             yield COMPLETE, (position, _output(event), stream)
         case TurnFailed() | TurnCancelled():
             yield DROP_OPEN, (stream,)
+        case ItemsAdded():
+            yield ADD, (position, position, _added(event), stream)
         case SessionStarted():
             _, tenant, root_id = parse_stream(stream)
             parent = event.forked_from.root_id if event.forked_from else None
@@ -188,10 +201,23 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
 
 
 def forget(deletion: Deletion) -> Iterable[Statement]:
-    """What takes the deleted lineage's turns out of the index."""
-    _, tenant, root_id = parse_stream(deletion.recorded.stream)
+    """What takes the deleted lineage's turns out of the index, or the one that has lost an item."""
+    stream, event = deletion.recorded.stream, deletion.recorded.event
+    for position, turn_id, said in _documents(stream, deletion.earlier):
+        if isinstance(event, ItemRemoved):
+            if turn_id != event.turn_id:
+                continue
+            yield DROP_TURN, (stream, position)
+            yield from ((sql, (position,)) for sql in DELETE_TURN)
+        yield FORGET, (said, position)
+        yield FORGOTTEN, (position,)
+
+
+def _documents(stream: str, events: Iterable[Recorded]) -> Iterator[tuple[int, str, str]]:
+    """The documents that a stream's events have made: the position of each, its turn, and its text."""
+    _, tenant, root_id = parse_stream(stream)
     scope, said, marks = "", "", _marks(tenant, root_id)
-    for recorded in deletion.earlier:
+    for recorded in events:
         match recorded.event:
             case SessionStarted(session_key=key):
                 scope = scope_mark(tenant, key)
@@ -199,8 +225,9 @@ def forget(deletion: Deletion) -> Iterable[Statement]:
                 own = scope if started.session_key is None else scope_mark(tenant, started.session_key)
                 said = marks + own + _input(started)
             case TurnCompleted() as completed:
-                yield FORGET, (said + _output(completed), recorded.position)
-                yield FORGOTTEN, (recorded.position,)
+                yield recorded.position, completed.turn_id, said + _output(completed)
+            case ItemsAdded() as event:
+                yield recorded.position, event.turn_id, marks + scope + _added(event)
             case _:
                 pass
 
@@ -224,13 +251,17 @@ def _input(started: TurnStarted) -> str:
     return " " + spoken(input_messages(started)).replace(MARK, " ")
 
 
+def _added(event: ItemsAdded) -> str:
+    return " " + spoken(messages_of("responses", event.items)).replace(MARK, " ")
+
+
 def _output(completed: TurnCompleted) -> str:
     return " " + spoken(completed.output).replace(MARK, " ")
 
 
 VIEW = View(
     "passages",
-    1,
+    2,
     SCHEMA,
     (
         SessionStarted,
@@ -238,6 +269,7 @@ VIEW = View(
         TurnCompleted,
         TurnFailed,
         TurnCancelled,
+        ItemsAdded,
         CompressionRotated,
         SessionRenamed,
         SessionDeleted,

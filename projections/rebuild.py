@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from eventstore.events import SessionDeleted
+from eventstore.events import ItemRemoved, SessionDeleted
 from eventstore.log import EventLog, Recorded
 from projections.store import ViewStore
 from projections.view import Deletion, View
@@ -47,12 +47,14 @@ async def rebuild(
 
 
 async def deletions_in(log: EventLog, batch: Sequence[Recorded]) -> list[Deletion]:
-    """The deletions among the events, each with its stream's past; raises `LogError`."""
+    """What was deleted by the events, each with its stream's past; raises `LogError`."""
     found: list[Deletion] = []
+    pasts: dict[str, list[Recorded]] = {}
     for recorded in batch:
-        if isinstance(recorded.event, SessionDeleted):
-            past = await log.read(recorded.stream)
-            found.append(Deletion(recorded, [earlier for earlier in past if earlier.version < recorded.version]))
+        if isinstance(recorded.event, SessionDeleted | ItemRemoved):
+            if recorded.stream not in pasts:
+                pasts[recorded.stream] = await log.read(recorded.stream)
+            found.append(Deletion(recorded, pasts[recorded.stream][: recorded.version - 1]))
     return found
 
 

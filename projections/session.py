@@ -12,9 +12,7 @@ a fold with `keeps_past` keeps them, to read or to fork from.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Self, TypeAlias, assert_never
-
-import msgspec
+from typing import Self, TypeAlias, assert_never
 
 from eventstore.events import (
     CompressionRotated,
@@ -39,7 +37,10 @@ from eventstore.events import (
     parse_stream,
 )
 from eventstore.log import Recorded
+from projections.generation import NOTHING, Generation, Inherited
+from projections.items import NO_ITEM, Identified
 from projections.messages import size_bytes
+from projections.removal import Removal
 from projections.turn import Ended, Turn, added
 
 Rarer: TypeAlias = (
@@ -60,42 +61,7 @@ Rarer: TypeAlias = (
 )
 
 _SESSION_OVERHEAD_BYTES = 1_500
-
-
-class Inherited(NamedTuple):
-    """What a fork begins with: a base of messages, the turns behind it, and what was said before those.
-
-    `earlier` is only known to a fold that keeps the past: turns whose messages the base stands for.
-    """
-
-    base: tuple[bytes, ...] = ()
-    turns: tuple[Turn, ...] = ()
-    earlier: tuple[Turn, ...] = ()
-
-    @property
-    def messages(self) -> int:
-        """How many messages the inherited transcript has."""
-        return len(self.base) + sum(len(turn.messages) for turn in self.turns)
-
-
-NOTHING = Inherited()
-
-
-class Generation(msgspec.Struct, gc=False):
-    """One session of a lineage: its base, its turns, inherited ones first, and how it ended."""
-
-    session_id: str
-    started_us: int
-    base: tuple[bytes, ...]
-    inherited: tuple[Turn, ...]
-    turns: list[Turn]
-    rotated: CompressionRotated | None = None
-    rotated_us: int = 0
-
-    @property
-    def transcript_turns(self) -> list[Turn]:
-        """The turns that are part of the transcript, inherited ones first."""
-        return [*self.inherited, *(turn for turn in self.turns if isinstance(turn.ended, TurnCompleted))]
+_IDS_BYTES = 400  # of a message in a base, measured
 
 
 class Session:
@@ -153,17 +119,19 @@ class Session:
         """Begin as a fork, before the stream's next event, its `SessionStarted`, is taken in."""
         self._reset(inherited)
 
-    def _begin(self, session_id: str, now_us: int, base: tuple[bytes, ...], inherited: tuple[Turn, ...] = ()) -> None:
+    def _begin(
+        self, session_id: str, now_us: int, base: tuple[Identified, ...], inherited: tuple[Turn, ...] = ()
+    ) -> None:
         """A generation begins with the messages of `base`; whatever was rendered or weighed is not of it."""
         self.generation += 1
         self.current = Generation(session_id, now_us, base, inherited, [])
         self._newest_here = None
         self._forget_rendered()
         self._weighed = 0  # how many of them are in `_weight_bytes`
-        self._weight_bytes = _SESSION_OVERHEAD_BYTES + sum(map(len, base))
+        self._weight_bytes = _SESSION_OVERHEAD_BYTES + sum(len(data) + _IDS_BYTES for data, _ in base)
 
     def _forget_rendered(self) -> None:
-        self._messages = list(self.current.base)
+        self._messages = [data for data, _ in self.current.base]
         self._messages_bytes = sum(map(size_bytes, self._messages))
         self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
 
@@ -208,9 +176,7 @@ class Session:
                 if turn := self.find(event.turn_id):
                     turn.annotated = event.metadata
             case ItemsAdded():
-                self.turns.append(added(event, now_us))
-                self._newest_here = self.newest = self.turns[-1]
-                self.end_reason = ""
+                self._add(event, now_us)
             case ItemRemoved():
                 self._remove(event)
                 self.removed_position = recorded.position
@@ -246,28 +212,27 @@ class Session:
         if isinstance(event, TurnCompleted):
             self._newest_here = self.newest = turn
 
+    def _add(self, event: ItemsAdded, now_us: int) -> None:
+        model = self.newest.started.model if self.newest else self.started.model if self.started else ""
+        self.turns.append(added(event, now_us, model))
+        self._newest_here = self.newest = self.turns[-1]
+        self.end_reason = ""
+
     def _remove(self, event: ItemRemoved) -> None:
         """Forks share the turns that they inherit: another takes the place of the one that loses an item."""
-        for generation in (self.current, *self.past):
-            generation.inherited = tuple(self._without(turn, event) for turn in generation.inherited)
-            generation.turns[:] = [self._without(turn, event) for turn in generation.turns]
-        base = self.current.base
-        if event.base >= 0:
-            rest = (event.rest,) if event.rest else ()
-            self.current.base = (*base[: event.base], *rest, *base[event.base + 1 :])
+        removal = Removal(event, (turn for _, turn in self.said))
+        self._earlier = tuple(map(removal.left_of, self._earlier))
+        for generation in (*self.past, self.current):
+            is_here = generation is self.current and event.base >= 0
+            generation.base = removal.told(generation.base) if is_here else removal.known(generation.base)
+            generation.inherited = tuple(map(removal.left_of, generation.inherited))
+            generation.turns[:] = map(removal.left_of, generation.turns)
+        self.newest = self.newest and removal.left_of_newest(self.newest)
+        self._newest_here = None  # what its usage counted is another transcript
         self._forget_rendered()
 
-    def _without(self, turn: Turn, event: ItemRemoved) -> Turn:
-        if turn.turn_id != event.turn_id:
-            return turn
-        left = msgspec.structs.replace(turn, removed=turn.removed | {event.item_id})
-        self.newest = left if self.newest is turn else self.newest
-        self._newest_here = left if self._newest_here is turn else self._newest_here
-        return left
-
     def _rotate(self, event: CompressionRotated, now_us: int) -> None:
-        transcript = self.transcript
-        base = (*transcript[: event.head], event.summary, *transcript[len(transcript) - event.tail :])
+        base = (*self.current.first(event.head), (event.summary, NO_ITEM), *self.current.last(event.tail))
         if self._keeps_past:
             self.current.rotated, self.current.rotated_us = event, now_us
             self.past.append(self.current)

@@ -117,7 +117,8 @@ COMPLETE = """WITH new (tenant, root_id, position, now_us, turn_id, messages, ca
     WHERE sessions.tenant = last.tenant AND sessions.root_id = last.root_id AND superseded = 0"""
 CUT_SHORT = """UPDATE sessions SET open_turn = NULL, active_us = ?, messages = messages + ?
     WHERE tenant = ? AND root_id = ? AND superseded = 0"""
-ADD = """UPDATE sessions SET active_us = ?, messages = messages + ?, end_reason = '', ended_us = NULL
+ADD = """UPDATE sessions SET active_us = ?, messages = messages + ?, preview = iif(preview = '', ?, preview),
+    end_reason = '', ended_us = NULL
     WHERE tenant = ? AND root_id = ? AND superseded = 0"""
 SUPERSEDE = """UPDATE sessions SET superseded = generation, end_reason = 'compression', ended_us = ?
     WHERE tenant = ? AND root_id = ? AND superseded = 0"""
@@ -217,7 +218,7 @@ def apply(recorded: Recorded) -> Iterable[Statement]:
     now_us = recorded.recorded_us
     match event:
         case TurnStarted():
-            said = (len(event.items), int(bool(event.instructions)), preview(event))
+            said = (len(event.items), int(bool(event.instructions)), preview(event.items))
             yield OPEN, (tenant, root_id, recorded.position, now_us, event.turn_id, event.model, *said)
         case TurnCompleted():
             counts = (len(event.output), _tool_calls(event), *tokens_of(event.usage))
@@ -246,7 +247,7 @@ def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Sta
         case SessionDeleted():
             yield DELETE, (tenant, root_id)
         case ItemsAdded():
-            yield ADD, (now_us, len(event.items), tenant, root_id)
+            yield ADD, (now_us, len(event.items), preview(event.items), tenant, root_id)
         case (
             TurnRestarted()
             | ResponseEvicted()
@@ -276,9 +277,9 @@ def stored_source(source: str) -> str:
     return "" if source == DEFAULT_SOURCE else source
 
 
-def preview(started: TurnStarted) -> str:
+def preview(items: Iterable[bytes]) -> str:
     """The first user message on one line, cut short. Both dialects name the role and the text alike."""
-    for data in started.items:
+    for data in items:
         said = said_in(data)
         if said.role == "user":
             # Little more is looked at than is shown: messages may be long, and this is done for every turn.
@@ -292,4 +293,4 @@ def _tool_calls(event: TurnCompleted) -> int:
     return sum(len(call) for call in calls if isinstance(call, list))
 
 
-VIEW = View("sessions", 3, SCHEMA, OF, apply, gathered=(START, OPEN, COMPLETE))
+VIEW = View("sessions", 4, SCHEMA, OF, apply, gathered=(START, OPEN, COMPLETE))

@@ -13,7 +13,7 @@ from eventstore.events import (
     TurnRestarted,
     TurnStarted,
 )
-from projections.items import kept_input, kept_output
+from projections.items import Identified, identified, without
 from projections.messages import input_messages
 
 Ended: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
@@ -74,9 +74,16 @@ class Turn(msgspec.Struct, gc=False):
     def messages(self) -> tuple[bytes, ...]:
         """Input and output as chat messages, each the bytes of one JSON object."""
         if self.removed:
-            output = self.ended.output if self.ended else ()
-            return kept_input(self.started, self.removed) + kept_output(self.turn_id, output, self.removed)
+            return tuple(message for message, _ in self.identified)
         return input_messages(self.started) + (self.ended.output if self.ended else ())
+
+    @property
+    def identified(self) -> list[Identified]:
+        """The same, each with the ids of its items."""
+        messages = identified(self.started, self.ended.output if self.ended else ())
+        for item_id in self.removed:
+            messages = [left for message in messages if (left := without(message, item_id))]
+        return messages
 
     @property
     def weight_bytes(self) -> int:
@@ -86,8 +93,8 @@ class Turn(msgspec.Struct, gc=False):
         return _TURN_OVERHEAD_BYTES + content + output + len(self.started.parameters)
 
 
-def added(event: ItemsAdded, now_us: int) -> Turn:
-    """Items that were added, as the turn of their own that they are."""
-    started = TurnStarted(turn_id=event.turn_id, api="responses", model="", items=event.items, owner="", lease_ms=0)
+def added(event: ItemsAdded, now_us: int, model: str = "") -> Turn:
+    """Items that were added, as the turn of their own that they are; `model` is that of the turn before."""
+    started = TurnStarted(turn_id=event.turn_id, api="responses", model=model, items=event.items, owner="", lease_ms=0)
     ended = TurnCompleted(turn_id=event.turn_id, output=(), finish_reason="stop")
     return Turn(started, now_us, ended, now_us, is_added=True)

@@ -11,7 +11,7 @@ Statement: TypeAlias = tuple[str, Sequence[object]]
 
 
 class Deletion(NamedTuple):
-    """A `SessionDeleted`, and what was in its stream before it."""
+    """A `SessionDeleted` or an `ItemRemoved`, and what was in its stream before it."""
 
     recorded: Recorded
     earlier: Sequence[Recorded]
@@ -24,8 +24,8 @@ class View(NamedTuple):
     wait for each other, and are executed many rows at a time, in the order of `gathered`: before any other statement of
     the view, or else as the transaction ends, where nobody waits for them. Each has one row of parameters behind
     `VALUES`. What is dear and can be done for many events at once goes into `settle`: statements that end every
-    transaction. A view that keeps no text needs it again to take it out of an index: `forget` is handed the deleted
-    lineage's past, before `settle`.
+    transaction. A view that keeps no text needs it again to take it out of an index: `forget` is handed the past
+    of a lineage that was deleted, or has lost an item, before `settle`.
     """
 
     name: str

@@ -280,8 +280,8 @@ async def test_an_odd_answer_is_an_answer(
     upstream.script = lambda _: Reply(message=message, pieces=[message])
     hi = {"role": "user", "content": "hi"}
     asked = [
+        ("/v1/responses", encode({"input": "hi", "stream": stream})),  # first: it takes no message where a call waits
         ("/v1/chat/completions", encode({"messages": [hi], "stream": stream})),
-        ("/v1/responses", encode({"input": "hi", "stream": stream})),
         ("/api/sessions/s/chat" + ("/stream" if stream else ""), b'{"message":"hi"}'),
     ]
     for path, body in asked:

@@ -17,13 +17,15 @@ from eventstore.events import (
     Event,
     ForkPoint,
     Identity,
+    ItemRemoved,
+    ItemsAdded,
     ResponseEvicted,
     SessionDeleted,
     SessionRenamed,
     TurnCancelled,
     TurnFailed,
 )
-from projections.session import Inherited
+from projections.generation import Inherited
 from projections.turn import Turn
 from tests.support.facts import T0_US, assistant, completed, session_started, started, user
 from tests.support.spec import Decision, given
@@ -195,6 +197,14 @@ def test_a_session_deleted_while_it_was_summarised_is_not_rotated() -> None:
 def test_a_rotation_of_a_session_that_has_moved_on_is_nothing() -> None:
     events: list[Event] = [SESSION, started("t1"), completed("t1"), started("t2"), completed("t2")]
     given(*events).when(partial(decide.rotate, command=Rotate(messages=2, rotated=ROTATED))).then()
+
+
+def test_a_session_that_lost_an_item_while_it_was_summarised_is_not_rotated() -> None:
+    added = ItemsAdded(turn_id="t2", items=(user("two"),))
+    events: list[Event] = [SESSION, started("t1"), completed("t1"), ItemRemoved(turn_id="t1", item_id="msg_t1"), added]
+    given(*events).when(partial(decide.rotate, command=Rotate(messages=2, rotated=ROTATED))).then()
+    now = Rotate(messages=2, removed_position=4, rotated=ROTATED)
+    given(*events).when(partial(decide.rotate, command=now)).then(ROTATED)
 
 
 def test_a_rotation_never_comes_between_a_turn_and_its_end() -> None:

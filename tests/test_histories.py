@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from api.turns import history
 from api.turns.history import Scope, beginning, digest_asked, digest_behind, extended
 from api.turns.request import Names, TurnRequest
-from eventstore.events import Identity, SessionDeleted, TurnFailed, lineage_stream
+from eventstore.events import Identity, ItemRemoved, SessionDeleted, TurnFailed, lineage_stream
 from eventstore.sqlite import SqliteLog
 from projections import histories
 from projections.rebuild import rebuild
@@ -19,6 +19,7 @@ from projections.runner import VIEWS_FILE, Runner
 from projections.session import Session
 from projections.store import Snapshot, ViewStore
 from projections.turn import Turn
+from projections.view import Deletion
 from projections.views import VIEWS
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started, user
 from tests.support.upstream import Message
@@ -167,6 +168,14 @@ def test_completed_turns_are_found_by_their_digest_and_no_others(tmp_path: Path)
     assert rows(tmp_path / "views.db", events) == [(3, b"d1", "acme", "s1", "t1")]
 
 
+def test_a_turn_that_lost_an_item_and_those_behind_it_are_found_no_more(tmp_path: Path) -> None:
+    turns = [event for n in "123" for event in (started(f"t{n}"), completed(f"t{n}", history_digest=f"d{n}".encode()))]
+    for turn_id, left in (("t1", []), ("t2", [b"d1"]), ("t3", [b"d1", b"d2"]), ("inherited", [])):
+        events = recorded([session_started(), *turns, ItemRemoved(turn_id=turn_id, item_id="x")])
+        path = tmp_path / f"{turn_id}.db"
+        assert [digest for _, digest, *_ in rows(path, events, [Deletion(events[-1], events[:-1])])] == left
+
+
 async def test_candidates_are_the_tenants_own_newest_first_and_none_that_was_deleted(data: Path) -> None:
     log = await SqliteLog.open(data)
     for tenant, root_id in (("acme", "s1"), ("acme", "s2"), ("acme", "s3"), ("bravo", "s1")):
@@ -187,9 +196,9 @@ async def test_candidates_are_the_tenants_own_newest_first_and_none_that_was_del
     await log.close()
 
 
-def rows(path: Path, events: Any) -> list[tuple[object, ...]]:
+def rows(path: Path, events: Any, deletions: Any = ()) -> list[tuple[object, ...]]:
     store = ViewStore.create(path, VIEWS)
-    store.apply(events)
+    store.apply(events, deletions)
     store.close()
     snapshot = Snapshot(path, VIEWS)
     found = [row for name, row in snapshot.rows() if name == "histories"]

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from projections.messages import input_messages
+from projections.turn import Turn
 from tests.support.facts import started, user
 
 
@@ -86,3 +87,48 @@ def test_custom_tools_keep_their_input() -> None:
 
 def test_yesterdays_facts_always_read() -> None:
     assert json.dumps(translated({"type": "something_new", "x": 1})) == "[]"
+
+
+def reasoning(item_id: str, text: str = "") -> dict[str, Any]:
+    content = {"content": [{"type": "reasoning_text", "text": text}]} if text else {}
+    return {"type": "reasoning", "id": item_id, "summary": [], "encrypted_content": "gAAA"} | content
+
+
+def test_thoughts_belong_to_the_assistant_message_behind_them() -> None:
+    said = {"type": "message", "role": "assistant", "content": "so"}
+    first, second, third = reasoning("a", "hm"), reasoning("b", "ah"), reasoning("c")
+    assert translated(first, second, said, third, call("x")) == [
+        {"role": "assistant", "content": "so", "reasoning_content": "hm\nah", "reasoning_items": [first, second]},
+        {"role": "assistant", "content": None, "reasoning_items": [third], "tool_calls": [chat_call("x")]},
+    ]
+
+
+def test_thoughts_that_no_answer_follows_are_left_out() -> None:
+    user_says = {"role": "user", "content": "x"}
+    assert translated(reasoning("a", "hm"), user_says, call("x"), reasoning("b", "hm")) == [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [chat_call("x")]},
+    ]
+
+
+def test_a_refusal_is_a_field_of_its_message() -> None:
+    parts = [{"type": "output_text", "text": "well,"}, {"type": "refusal", "refusal": "no"}]
+    assert translated({"role": "assistant", "content": parts}) == [
+        {"role": "assistant", "content": "well,", "refusal": "no"}
+    ]
+
+
+def test_one_thought_of_two_can_be_removed() -> None:
+    said = {"type": "message", "role": "assistant", "content": "so"}
+    items = tuple(map(msgspec.json.encode, (reasoning("a", "hm"), reasoning("b", "ah"), said)))
+    begun = msgspec.structs.replace(started("t1", api="responses"), items=items)
+    turn = Turn(begun, 0, removed=("a",))
+    (message,) = map(msgspec.json.decode, turn.messages)
+    assert message == {
+        "role": "assistant",
+        "content": "so",
+        "reasoning_content": "ah",
+        "reasoning_items": [reasoning("b", "ah")],
+    }
+    turn = Turn(begun, 0, removed=("a", "b"))
+    assert list(map(msgspec.json.decode, turn.messages)) == [{"role": "assistant", "content": "so"}]

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from eventstore.events import (
     CompressionRotated,
     Event,
+    ItemRemoved,
+    ItemsAdded,
     SessionDeleted,
     SessionRenamed,
     TurnCancelled,
@@ -27,7 +29,7 @@ from projections.runner import VIEWS_FILE, Runner
 from projections.store import Snapshot, ViewStore
 from projections.text import TOOL_CHARACTERS_MAX, Said, said_in, spoken
 from projections.view import Deletion
-from tests.support.facts import STREAM, completed, recorded, session_started, started
+from tests.support.facts import STREAM, completed, recorded, session_started, started, user
 
 VIEWS = (passages.VIEW,)
 ODD_TEXT = "odd \x00 nul, \u2028 line, ünïcödé 🎈 e\u0301te 日本語 " + MARK
@@ -38,7 +40,9 @@ def apply(path: Path, events: Sequence[Recorded], *, batch: int = 1_000) -> Path
     store = ViewStore.create(path, VIEWS)
     for begin in range(0, len(events), batch):
         part = events[begin : begin + batch]
-        store.apply(part, [Deletion(e, _past(events, e)) for e in part if isinstance(e.event, SessionDeleted)])
+        store.apply(
+            part, [Deletion(e, _past(events, e)) for e in part if isinstance(e.event, SessionDeleted | ItemRemoved)]
+        )
     store.close()
     return path
 
@@ -183,6 +187,29 @@ def test_a_lineage_that_begins_again_is_found_by_its_new_words_alone(tmp_path: P
     assert found(path, "new", ACME) == [7]
 
 
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_added_items_are_found_under_their_sessions_key(tmp_path: Path, batch: int) -> None:
+    added = ItemsAdded(turn_id="t1", items=(user("hello"), b'{"type":"reasoning"}', b"[]"))
+    path = apply(tmp_path / "v", recorded([session_started(session_key="k"), added]), batch=batch)
+    assert found(path, "hello", ACME) == found(path, "hello", scope_mark("acme", "k")) == [2]
+    assert rows(path) == [(2, 2, 1)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+def test_a_turn_that_has_lost_an_item_is_found_no_more(tmp_path: Path, batch: int) -> None:
+    turns: list[Event] = [
+        *(started("t1", ODD_TEXT, session_key="k"), completed("t1", "answer")),
+        *(started("t2", "two"), completed("t2"), ItemsAdded(turn_id="t3", items=(user("three"),))),
+        *(ItemRemoved(turn_id="t1", item_id="msg_t1"), ItemRemoved(turn_id="t3", item_id="msg_t3_i0")),
+        *(ItemRemoved(turn_id="t1", item_id="msg_t1_i0"), ItemRemoved(turn_id="t9", item_id="msg_t9")),
+    ]
+    path = apply(tmp_path / "v", recorded([session_started(), *turns]), batch=batch)
+    assert rows(path) == [(5, 4, 1)]
+    assert words(path) == ["hi", "two"]
+    path = apply(tmp_path / "deleted", recorded([session_started(), *turns, SessionDeleted()]), batch=batch)
+    assert words(path) == []
+
+
 async def test_a_deletion_reaches_the_index_of_a_running_server_and_of_a_rebuilt_one(data: Path) -> None:
     log = await SqliteLog.open(data)
     runner = await Runner.start(log, data / VIEWS_FILE, VIEWS)
@@ -196,7 +223,7 @@ async def test_a_deletion_reaches_the_index_of_a_running_server_and_of_a_rebuilt
     assert words(data / VIEWS_FILE) == words(data / "rebuilt.db") == []
 
 
-ACTS = ("turn", "fail", "title", "delete")
+ACTS = ("turn", "turn", "add", "fail", "title", "remove", "remove", "delete")
 STEPS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(ACTS)), max_size=20)
 
 
@@ -218,7 +245,7 @@ def _history(steps: list[tuple[str, str]]) -> tuple[list[Recorded], set[str]]:
     """What the steps record in two lineages, and the words that are left of it."""
     events: list[Recorded] = []
     versions = {"a": 0, "b": 0}
-    said: dict[str, set[str]] = {}
+    said: dict[str, dict[str, set[str]]] = {}  # of each lineage, the words of each turn
     titles: dict[str, set[str]] = {}
 
     def record(name: str, *new: Event) -> None:
@@ -232,10 +259,18 @@ def _history(steps: list[tuple[str, str]]) -> tuple[list[Recorded], set[str]]:
         turn_id, word = f"t{number}", f"w{number}"
         if name not in said:
             record(name, session_started(name))
-            said[name] = set()
+            said[name] = {}
         if what == "turn":
             record(name, started(turn_id, word), completed(turn_id, f"{word}a"))
-            said[name] |= {word, f"{word}a"}
+            said[name][turn_id] = {word, f"{word}a"}
+        elif what == "add":
+            record(name, ItemsAdded(turn_id=turn_id, items=(user(word),)))
+            said[name][turn_id] = {word}
+        elif what == "remove":
+            # Of a turn that has lost one item already, too, and of one that was never said here.
+            removed = f"t{number // 2}"
+            record(name, ItemRemoved(turn_id=removed, item_id=f"msg_{removed}"))
+            said[name].pop(removed, None)
         elif what == "fail":
             record(name, started(turn_id, word), TurnFailed(turn_id=turn_id, code="x", message="y", status=0))
         elif what == "title":
@@ -245,7 +280,8 @@ def _history(steps: list[tuple[str, str]]) -> tuple[list[Recorded], set[str]]:
             record(name, SessionDeleted())
             del said[name]
             titles.pop(name, None)
-    return events, set().union(*said.values(), *titles.values())
+    words = (word for turns in said.values() for word in turns.values())
+    return events, set().union(*words, *titles.values())
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_preview_reads_both_dialects_and_what_is_no_message() -> None:
     output = b'{"type":"function_call_output","call_id":"c","output":"x"}'
     for items, shown in (((output, said), "hi"), ((output,), ""), ((b"[", b"1", said), "hi"), ((), "")):
         turn = msgspec.structs.replace(started("t1", api="responses"), items=items)
-        assert sessions.preview(turn) == shown
+        assert sessions.preview(turn.items) == shown
 
 
 def test_a_deleted_lineage_leaves_no_row_and_begins_anew(tmp_path: Path) -> None:

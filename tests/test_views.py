@@ -18,9 +18,12 @@ from eventstore import recent, sqlite
 from eventstore.events import (
     ConversationAdvanced,
     ConversationCreated,
+    ConversationDeleted,
+    ConversationUpdated,
     Event,
     ForkPoint,
     Identity,
+    ItemsAdded,
     ResponseEvicted,
     SessionDeleted,
     TurnCancelled,
@@ -137,7 +140,39 @@ def test_a_conversation_leads_to_its_session_and_knows_its_newest_response(tmp_p
     advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
     events += recorded([session_started(), started("t1"), completed("t1"), advanced], first_position=2)
     created_us, advanced_us = T0_US + 1_000_000, T0_US + 4_000_000
-    Rows(tmp_path / "v.db", events).then_rows("conversations", ("acme", "slug", "s1", "t1", created_us, advanced_us))
+    Rows(tmp_path / "v.db", events).then_rows(
+        "conversations", ("acme", "slug", "s1", "t1", created_us, advanced_us, 1, "{}")
+    )
+
+
+def test_a_conversation_is_moved_by_its_own_lineage_alone(tmp_path: Path) -> None:
+    advanced = ConversationAdvanced(conversation="slug", session_id="s1", turn_id="t1")
+    events = recorded([ConversationCreated(name="slug", session_id="s2")], SLUG_STREAM)
+    events += recorded([session_started(), started("t1"), completed("t1"), advanced], first_position=2)
+    assert Rows(tmp_path / "v.db", events).column("conversations", 3) == [None]
+
+
+def test_a_conversation_that_was_deleted_has_no_row_and_its_notes_are_the_newest(tmp_path: Path) -> None:
+    created = ConversationCreated(name="slug", session_id="s1", metadata=b'{"a":"b"}')
+    updated = ConversationUpdated(metadata=b'{"c":"d"}')
+    at_us = [T0_US + second * 1_000_000 for second in range(5)]
+    lives: list[tuple[list[Event], list[tuple[object, ...]]]] = [
+        ([created], [("acme", "slug", "s1", None, at_us[1], at_us[1], 1, '{"a":"b"}')]),
+        ([created, updated], [("acme", "slug", "s1", None, at_us[1], at_us[2], 1, '{"c":"d"}')]),
+        ([created, updated, ConversationDeleted()], []),
+        (
+            [created, ConversationDeleted(), replace(created, session_id="s2", metadata=b"")],
+            [("acme", "slug", "s2", None, at_us[3], at_us[3], 3, "{}")],
+        ),
+    ]
+    for number, (events, expected) in enumerate(lives):
+        Rows(tmp_path / f"{number}.db", recorded(events, SLUG_STREAM)).then_rows("conversations", *expected)
+
+
+def test_added_items_are_counted_and_begin_the_preview(tmp_path: Path) -> None:
+    added = ItemsAdded(turn_id="t1", items=(b'{"type":"reasoning"}', b'{"role":"user","content":"hello"}'))
+    expected = session_row(turns=0, model="", active_us=T0_US + 2_000_000)
+    given(tmp_path, session_started(), added).then_rows("sessions", expected)
 
 
 def test_only_responses_are_addressable_and_an_evicted_one_is_not(tmp_path: Path) -> None:
@@ -199,7 +234,7 @@ def test_keys_older_than_a_day_go_a_few_at_a_time_as_new_ones_come(tmp_path: Pat
     [("hello", "hello"), ("a\n  b", "a b"), ("x" * 60, "x" * 60), ("x" * 61, "x" * 60 + "..."), ("", "")],
 )
 def test_a_preview_is_one_short_line(said: str, shown: str) -> None:
-    assert preview(started("t1", said)) == shown
+    assert preview(started("t1", said).items) == shown
 
 
 async def _log_with_turns(data: Path) -> SqliteLog:

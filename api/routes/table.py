@@ -6,8 +6,11 @@ from api.routes import (
     aside,
     chat,
     compress,
+    conversation_items,
+    conversations,
     description,
     desk,
+    response_items,
     responses,
     runs,
     search,
@@ -20,6 +23,7 @@ from api.routes import (
 from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
+from api.wire import conversations as conversations_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
@@ -27,7 +31,9 @@ from api.wire import sessions as sessions_wire
 from api.wire import stored_completions as stored_wire
 from api.wire.compaction import CompactedResponse, CompactRequest
 from api.wire.headers import SESSION_ID
+from api.wire.includes import INCLUDE
 from api.wire.input_tokens import InputTokens, InputTokensRequest
+from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
@@ -43,7 +49,10 @@ _AFTER_EVENT = Parameter(
 )
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
-CHAT, RESPONSES, RUNS, SESSIONS, SERVICE = "Chat Completions", "Responses", "Runs", "Sessions", "The server"
+CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
+RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+
+_ITEMS = "/v1/conversations/{conversation_id}/items"
 
 ROUTES: tuple[Route, ...] = (
     Route(SERVICE, GET, "/health", service.health, "health", answer=Health, is_open=True),
@@ -109,6 +118,55 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response", answer=ResponseObject),
     Route(RESPONSES, DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete", answer=Deleted),
+    Route(
+        *(RESPONSES, GET, "/v1/responses/{response_id}/input_items", response_items.list_, "response_input_items"),
+        answer=ItemList,
+        parameters=(*PAGE, INCLUDE),
+    ),
+    Route(
+        *(CONVERSATIONS, GET, "/v1/conversations", conversations.list_, "conversations"),
+        answer=conversations_wire.ConversationList,
+        parameters=PAGE,
+    ),
+    Route(
+        *(CONVERSATIONS, POST, "/v1/conversations", conversations.create, "conversation_create"),
+        body=conversations_wire.CreateConversation,
+        needs_body=False,
+        answer=conversations_wire.ConversationObject,
+    ),
+    Route(
+        *(CONVERSATIONS, GET, "/v1/conversations/{conversation_id}", conversations.get, "conversation"),
+        answer=conversations_wire.ConversationObject,
+    ),
+    Route(
+        *(CONVERSATIONS, POST, "/v1/conversations/{conversation_id}", conversations.update, "conversation_update"),
+        body=conversations_wire.UpdateConversation,
+        answer=conversations_wire.ConversationObject,
+    ),
+    Route(
+        *(CONVERSATIONS, DELETE, "/v1/conversations/{conversation_id}", conversations.delete, "conversation_delete"),
+        answer=Deleted,
+    ),
+    Route(
+        *(CONVERSATIONS, GET, _ITEMS, conversation_items.list_, "conversation_items"),
+        answer=ItemList,
+        parameters=(*PAGE, INCLUDE),
+    ),
+    Route(
+        *(CONVERSATIONS, POST, _ITEMS, conversation_items.create, "conversation_items_create"),
+        body=conversations_wire.CreateItems,
+        answer=ItemList,
+        parameters=(INCLUDE,),
+    ),
+    Route(
+        *(CONVERSATIONS, GET, f"{_ITEMS}/{{item_id}}", conversation_items.get, "conversation_item"),
+        answer=Shown,
+        parameters=(INCLUDE,),
+    ),
+    Route(
+        *(CONVERSATIONS, DELETE, f"{_ITEMS}/{{item_id}}", conversation_items.delete, "conversation_item_delete"),
+        answer=conversations_wire.ConversationObject,
+    ),
     Route(
         *(RUNS, POST, "/v1/runs", runs.create, "runs"),
         body=RunRequest,

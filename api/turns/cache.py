@@ -7,9 +7,10 @@ again when they are next asked for.
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from eventstore.events import ForkPoint, SessionDeleted, SessionStarted, TurnCompleted, lineage_stream
+from eventstore.events import ForkPoint, ItemsAdded, SessionDeleted, SessionStarted, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, Recorded
-from projections.session import NOTHING, Inherited, Session
+from projections.generation import NOTHING, Inherited
+from projections.session import Session
 from projections.turn import Turn
 
 WEIGHT_MAX_BYTES = 48_000_000
@@ -132,7 +133,9 @@ def _life_of(turn_id: str, events: Iterable[Recorded]) -> list[Recorded]:
     for recorded in events:
         if has_turn and isinstance(recorded.event, SessionDeleted):
             break
-        has_turn = has_turn or (isinstance(recorded.event, TurnCompleted) and recorded.event.turn_id == turn_id)
+        has_turn = has_turn or (
+            isinstance(recorded.event, TurnCompleted | ItemsAdded) and recorded.event.turn_id == turn_id
+        )
         life.append(recorded)
     return life
 

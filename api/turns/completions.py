@@ -13,7 +13,6 @@ from api.turns.lineages import Lineages
 from eventstore.events import lineage_stream
 from projections import completions
 from projections.completions import Stored
-from projections.items import kept_input
 from projections.session import Session
 from projections.turn import Turn
 
@@ -53,8 +52,9 @@ class Completions:
         """
         session, turn = await self.read(tenant, completion_id)
         behind = await self._lineages.sessions.up_to(session, turn.turn_id)
-        before = [*behind.base, *(data for earlier in behind.turns[:-1] for data in earlier.messages)] if behind else []
-        return (*turn.started.instructions, *before, *kept_input(turn.started, turn.removed))
+        base = [data for data, _ in behind.base] if behind else []
+        before = [data for earlier in behind.turns[:-1] for data in earlier.messages] if behind else []
+        return (*turn.started.instructions, *base, *before, *structs.replace(turn, ended=None).messages)
 
     async def annotate(self, tenant: str, completion_id: str, metadata: bytes) -> Turn:
         """Replace a completion's metadata, a JSON object of strings; raises `CompletionNotFound`."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from api.models.model import Answer
+from api.turns.decide_items import check_items
 from api.turns.history import Scope, digest_behind, scope_of
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
 from api.turns.request import TurnRequest
@@ -70,20 +71,33 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begin(session: Session, command: Begin) -> list[Event]:
+    """The turn opens, if its items fit in behind what was said."""
+    events = opened(session, command)
+    check_items(session, command.request)
+    return events
+
+
+def opened(session: Session, command: Begin) -> list[Event]:
     """The turn opens; a session that lacks starts first; a turn left open by a crash is cancelled first."""
     events: list[Event] = []
     if command.is_there and session.started is None:
         raise TurnNotOpen("the session was deleted meanwhile")
-    if session.open:
-        if not (has_expired(session.open, command.now_us) or command.is_gone(session.open)):
-            raise TurnInProgress("another turn of this session is still running")
-        events.append(TurnCancelled(turn_id=session.open.turn_id, reason="crash"))
+    events += closed(session, command.now_us, command.is_gone)
     started = session.started
     if started is None:
         started = session_started(command)
         events.append(started)
     events.append(started_by(command, session, started))
     return events
+
+
+def closed(session: Session, now_us: int, is_gone: Callable[[Turn], bool]) -> list[Event]:
+    """A turn that nobody works on any more ends; raises `TurnInProgress` where somebody does."""
+    if session.open is None:
+        return []
+    if not (has_expired(session.open, now_us) or is_gone(session.open)):
+        raise TurnInProgress("another turn of this session is still running")
+    return [TurnCancelled(turn_id=session.open.turn_id, reason="crash")]
 
 
 def session_started(command: Begin) -> SessionStarted:
@@ -208,9 +222,13 @@ def evict_ended(session: Session, turns: Sequence[Turn], reason: EvictReason) ->
 
 
 class Rotate(msgspec.Struct, frozen=True, kw_only=True):
-    """Compress a transcript of so many messages. `started` begins the lineage where that is a fork without a turn."""
+    """Compress a transcript of so many messages, which had last lost an item at that position.
+
+    `started` begins the lineage where that is a fork without a turn.
+    """
 
     messages: int
+    removed_position: int = 0
     rotated: CompressionRotated
     started: SessionStarted | None = None
 
@@ -223,7 +241,9 @@ def rotate(session: Session, command: Rotate) -> list[Event]:
     rotated, started = command.rotated, command.started
     tip_id = started.session_id if started else session.session_id
     is_there = session.started is None if started else session.started is not None
-    if session.open or not is_there or tip_id != rotated.old_session_id or len(session.transcript) != command.messages:
+    if session.open or not is_there or tip_id != rotated.old_session_id:
+        return []
+    if (len(session.transcript), session.removed_position) != (command.messages, command.removed_position):
         return []
     title = next_title(started.title if started else session.title)
     return [*([started] if started else []), msgspec.structs.replace(rotated, title=title)]

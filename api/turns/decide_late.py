@@ -28,11 +28,11 @@ class Late(msgspec.Struct, frozen=True):
 def record(session: Session, command: Begin, late: Late) -> list[Event]:
     """The turn joins the end of its session, begun and completed at once; nothing where it is there already.
 
-    Raises what `decide.begin` does.
+    What it brought is not checked any more: it has been answered. Raises what `decide.opened` does.
     """
     if session.find(command.turn_id):
         return []  # the log had taken it, and could not say so
-    events = decide.begin(session, command)
+    events = decide.opened(session, command)
     started = events[-1]
     assert isinstance(started, TurnStarted)  # noqa: S101 (what begins a turn ends with that)
     return events + decide.completion(session, asked_scope(command.request), started, late.answer, late.delta_lengths)

@@ -78,7 +78,7 @@ class Directory:
         if names.conversation:
             by_name = await self._lookup(tenant, "conversation", names.conversation)
             if by_name is None and names.conversation.startswith(SERVER_MADE):
-                raise ConversationNotFound(f"no conversation {names.conversation}")
+                raise conversation_not_found(names.conversation)
             if by_name is not None:
                 _agree(names, by_session, by_name)
                 return Place(by_name)
@@ -89,6 +89,17 @@ class Directory:
         root_id = await self._lookup(tenant, "session", session_id)
         if root_id is None:
             raise session_not_found(session_id)
+        return root_id
+
+    async def conversation(self, tenant: str, name: str, session_id: str = "") -> str:
+        """The root of the lineage that the conversation leads to; raises `ConversationNotFound`, or `SessionMismatch`
+        where the session is one of another.
+        """
+        root_id = await self._lookup(tenant, "conversation", name)
+        if root_id is None:
+            raise conversation_not_found(name)
+        names = Names(session_id=session_id, conversation=name)
+        _agree(names, await self._lookup(tenant, "session", session_id), root_id)
         return root_id
 
     async def response(self, tenant: str, response_id: str) -> str:
@@ -120,6 +131,11 @@ class Directory:
         self._deletions += 1
         self._known.pop((tenant, "response", turn_id), None)
 
+    def forget_conversation(self, tenant: str, name: str) -> None:
+        """A deleted conversation leads nowhere."""
+        self._deletions += 1
+        self._known.pop((tenant, "conversation", name), None)
+
     def forget_lineage(self, tenant: str, root_id: str) -> None:
         """A deleted lineage has no names, but for the slugs that lead to where it begins anew."""
         self._deletions += 1
@@ -131,8 +147,10 @@ class Directory:
         place = await self.find(tenant, names)
         if place and await self._lookup(tenant, "conversation", names.conversation):
             return place.root_id
+        deletions = self._deletions
         root_id = await self._claim(tenant, names, place.root_id if place else names.session_id)
-        self.learn(tenant, "conversation", names.conversation, root_id)
+        if deletions == self._deletions:
+            self.learn(tenant, "conversation", names.conversation, root_id)
         return root_id
 
     async def _claim(self, tenant: str, names: Names, root_id: str) -> str:
@@ -146,7 +164,7 @@ class Directory:
                 events = await self._log.read(stream)
             else:
                 return created.session_id
-            # Somebody was first; or the session it led to was deleted since, and the name is free again.
+            # Somebody was first; or it, or the session it led to, was deleted since, and the name is free again.
             rows = await self._views.fetch(conversations.ROOT_OF, (tenant, names.conversation))
             if rows and root_id not in ("", rows[0][0]):
                 raise _mismatch(names)
@@ -172,6 +190,11 @@ class Directory:
         if deletions == self._deletions:  # else it may be a name of what was deleted meanwhile
             self.learn(tenant, kind, name, rows[0][0])
         return str(rows[0][0])
+
+
+def conversation_not_found(name: str) -> ConversationNotFound:
+    """There is no such conversation for whoever asks."""
+    return ConversationNotFound(f"Conversation with id '{_short(name)}' not found.")
 
 
 def session_not_found(session_id: str) -> SessionNotFound:

@@ -5,12 +5,13 @@ from api.turns import decide
 from api.turns.decide import Fork
 from api.turns.directory import RESPONSE, Place
 from api.turns.eviction import Eviction
-from api.turns.histories import Histories
+from api.turns.histories import Histories, is_resent
 from api.turns.lineages import Lineages
 from api.turns.refusals import NothingNew, PreviousNotFound
 from api.turns.request import TurnRequest
 from eventstore.events import ForkPoint, lineage_stream
-from projections.session import Inherited, Session
+from projections.generation import Inherited
+from projections.session import Session
 
 
 class Entrance:
@@ -54,7 +55,8 @@ class Entrance:
         """Whether the turn joins the session's end; raises `PreviousNotFound` where it may not even fork."""
         if not is_matched:
             await self._eviction.continue_from(session, place.after)
-        return session.newest is not None and session.newest.turn_id == place.after
+        newest = session.newest
+        return newest is not None and newest.turn_id == place.after and (not is_matched or is_resent(newest))
 
     async def _fork(
         self, request: TurnRequest, session: Session, place: Place, *, is_matched: bool

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from api.turns.cache import Sessions
 from api.turns.directory import KNOWN_MAX, Place, Views
-from api.turns.history import Scope, asked_scope, digest_asked, scope_of
+from api.turns.history import UNKNOWN, Scope, asked_scope, digest_asked, scope_of
 from api.turns.request import TurnRequest
 from eventstore.events import TurnCompleted, lineage_stream
 from projections import histories
@@ -77,6 +77,11 @@ class Histories:
 
 
 def _is_of(session: Session, turn: Turn, scope: Scope) -> bool:
-    """Whether it is the requester's, in a session that adds nothing to what its clients send."""
+    """Whether it is the requester's, in a session that adds nothing to what its clients send, and has lost nothing."""
     is_plain = session.started is not None and not session.started.system_prompt
-    return is_plain and isinstance(turn.ended, TurnCompleted) and scope_of(session, turn.started) == scope
+    return is_plain and is_resent(turn) and scope_of(session, turn.started) == scope
+
+
+def is_resent(turn: Turn) -> bool:
+    """Whether a client may still resend the transcript up to and with the turn: until it lost an item."""
+    return isinstance(turn.ended, TurnCompleted) and turn.ended.history_digest != UNKNOWN

@@ -124,7 +124,8 @@ async def recollected(sessions: Sessions, tenant: str, recalled: Sequence[Recall
 async def _recalled_again(sessions: Sessions, tenant: str, where: Recalled) -> Passage | None:
     session = await sessions.get(lineage_stream(tenant, where.root_id))
     turn = await sessions.find(session, where.turn_id)
-    return passage_of(where, turn) if turn else None  # of a session that was deleted since
+    is_whole = turn is not None and not turn.removed  # else something of it, or all, was taken away since
+    return passage_of(where, turn) if turn and is_whole else None
 
 
 def passage_of(where: Recalled, turn: Turn) -> Passage:

@@ -55,9 +55,7 @@ def chat_parameters(started: TurnStarted) -> Parameters:
 
 # Kept in the log and given back, but nothing to do with how the model answers.
 _CHAT_OURS = frozenset({"stream_options", "metadata", "store"})
-_RESPONSES_OURS = frozenset(
-    {"metadata", "include", "truncation", "stream_options", "max_tool_calls", "context_management"}
-)
+_RESPONSES_OURS = frozenset({"metadata", "truncation", "stream_options", "max_tool_calls", "context_management"})
 
 
 def _from_responses(parameters: Parameters) -> Parameters:
@@ -78,6 +76,13 @@ def _from_responses(parameters: Parameters) -> Parameters:
 
 
 _RENAMED = {"max_output_tokens": "max_completion_tokens"}
+# What of a tool a chat server knows; the rest is about tools that OpenAI runs.
+_TOOL_FIELDS = frozenset({"name", "description", "parameters", "strict", "format"})
+
+
+def _include(names: list[Any]) -> dict[str, Any]:
+    """Log probabilities are asked for; whatever else there is to include is there, or never is."""
+    return {"logprobs": True} if "message.output_text.logprobs" in names else {}
 
 
 def _tools(tools: list[dict[str, Any]]) -> dict[str, Any]:
@@ -86,12 +91,20 @@ def _tools(tools: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tool_choice(choice: Any) -> dict[str, Any]:
+    match choice:
+        case {"type": "allowed_tools", "mode": mode, "tools": list(tools)}:
+            allowed = {"mode": mode, "tools": [_nested(tool) for tool in tools]}
+            return {"tool_choice": {"type": "allowed_tools", "allowed_tools": allowed}}
     return {"tool_choice": _nested(choice) if isinstance(choice, dict) else choice}
 
 
 def _nested(tool: dict[str, Any]) -> dict[str, Any]:
     kind = tool.get("type", "function")
-    return {"type": kind, kind: {key: value for key, value in tool.items() if key != "type"}}
+    fields = {name: value for name, value in tool.items() if name in _TOOL_FIELDS and value is not None}
+    match fields.get("format"):
+        case {"type": "grammar", **grammar}:
+            fields["format"] = {"type": "grammar", "grammar": grammar}
+    return {"type": kind, kind: fields}
 
 
 def _text(text: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +124,7 @@ def _reasoning(reasoning: dict[str, Any]) -> dict[str, Any]:
 
 
 _TRANSLATED: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "include": _include,
     "tools": _tools,
     "tool_choice": _tool_choice,
     "text": _text,

@@ -1,11 +1,12 @@
 """What clients read: sessions, their messages, responses. Changes nothing."""
 
+from itertools import takewhile
 from typing import NamedTuple
 
 from api.turns.cache import Sessions
 from api.turns.directory import RESPONSE, RUN, Directory, Views, run_not_found, session_not_found
 from api.turns.refusals import ResponseNotFound
-from eventstore.events import lineage_stream
+from eventstore.events import TurnCompleted, lineage_stream
 from projections import session_list, sessions
 from projections.session import Session
 from projections.session_list import Wanted
@@ -52,9 +53,18 @@ class Reader:
         session = await self._sessions.get(lineage_stream(tenant, root_id))
         return session, await self._sessions.find(session, turn_id)
 
+    async def said_until(self, session: Session, turn: Turn) -> list[Turn]:
+        """What was said in the session before one of its turns, however long ago, and that turn; oldest first."""
+        whole = await self.whole(session)
+        before = takewhile(lambda other: other.turn_id != turn.turn_id, (other for _, other in whole.said))
+        return [*(other for other in before if isinstance(other.ended, TurnCompleted)), turn]
+
     async def whole_session(self, tenant: str, session_id: str) -> Session:
         """The same, with everything that was said before its last rotation; raises `SessionNotFound`."""
-        session = await self.session(tenant, session_id)
+        return await self.whole(await self.session(tenant, session_id))
+
+    async def whole(self, session: Session) -> Session:
+        """The session with everything that was said before its last rotation."""
         if session.generation == 1 and not session.current.base:
             return session
         return await self._sessions.whole(session.stream)

@@ -2,10 +2,15 @@
 
 Refusal
 ├── NothingNew            the body holds nothing that the log does not
+├── OutputWithoutCall     a tool's output answers no call
+├── UnansweredCall        a tool call lacks its output
+├── DuplicateItem         an item's id is already another's
+│   └── DuplicateAdded    the same, of items that are added without a turn
 ├── SessionMismatch       the names in one request lead to different lineages
 ├── ResponseNotFound      no such response, for this tenant, any more
 ├── PreviousNotFound      the same, of the response that a turn was to continue from
-├── ConversationNotFound  a `conv_…` id that was never made
+├── ConversationNotFound  no such conversation for this tenant
+├── ItemNotFound          the conversation has no such item
 ├── SessionNotFound       no such session for this tenant
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
@@ -30,6 +35,22 @@ class NothingNew(Refusal):
     """A turn without new input."""
 
 
+class OutputWithoutCall(Refusal):
+    """The output of a call that was never made, in this transcript or in the input."""
+
+
+class UnansweredCall(Refusal):
+    """The model waits for the output of a call, and the input does not bring it."""
+
+
+class DuplicateItem(Refusal):
+    """An item came in under the id of another one of the transcript or of the input."""
+
+
+class DuplicateAdded(DuplicateItem):
+    """The same, of items that are added to a conversation."""
+
+
 class SessionMismatch(Refusal):
     """A conversation or a response of another lineage than the session header's."""
 
@@ -43,7 +64,11 @@ class PreviousNotFound(ResponseNotFound):
 
 
 class ConversationNotFound(Refusal):
-    """An id that only the server makes, and did not."""
+    """Never made, another tenant's, or deleted; to have a turn, only an id that the server makes."""
+
+
+class ItemNotFound(Refusal):
+    """Never said in this conversation, of a turn that did not complete, or removed."""
 
 
 class SessionNotFound(Refusal):

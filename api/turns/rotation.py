@@ -216,6 +216,7 @@ class Rotations:
     async def _rotate(self, session: Session, due: Due, started: SessionStarted | None) -> CompressionRotated | None:
         """Have a summary made and move the lineage on; None where the session has moved on meanwhile."""
         wanted, size, cut = due
+        removed_position = session.removed_position
         transcript = tuple(session.transcript)
         middle = transcript[cut.head : cut.tail_at]
         tokens_per_character = compress.tokens_per_character(middle, size)
@@ -242,7 +243,7 @@ class Rotations:
             summariser=written.summariser,
             usage=written.usage,
         )
-        command = Rotate(messages=len(transcript), rotated=rotated, started=started)
+        command = Rotate(messages=len(transcript), removed_position=removed_position, rotated=rotated, started=started)
         await self._lineages.commit(session, partial(decide.rotate, command=command))
         if session.session_id != rotated.session_id:
             return None

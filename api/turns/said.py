@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from eventstore.events import TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
+from eventstore.events import ItemsAdded, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from eventstore.log import EventLog, Recorded
-from projections.turn import Turn
+from projections.turn import Turn, added
 
 
 class Index(Protocol):
@@ -31,9 +31,13 @@ async def turns_at(log: EventLog, places: Iterable[tuple[int, int]]) -> list[Fou
 
 
 def _turn(start: Recorded, end: Recorded) -> Found:
-    started, ended = start.event, end.event
-    assert isinstance(started, TurnStarted)  # noqa: S101 (the view has the positions from just these events)
-    assert isinstance(ended, TurnCompleted | TurnFailed | TurnCancelled)  # noqa: S101
+    if isinstance(start.event, ItemsAdded):
+        turn = added(start.event, start.recorded_us)
+        started, ended = turn.started, turn.ended
+    else:
+        assert isinstance(start.event, TurnStarted)  # noqa: S101 (the view has the positions from just these events)
+        assert isinstance(end.event, TurnCompleted | TurnFailed | TurnCancelled)  # noqa: S101
+        started, ended = start.event, end.event
     return Found(
         started=started,
         started_us=start.recorded_us,

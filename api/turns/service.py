@@ -22,6 +22,7 @@ from api.ids import new_id
 from api.models.model import Answer, Model
 from api.turns import decide, decide_late, decide_runs
 from api.turns.decide import Begin, Fork
+from api.turns.decide_items import check_items
 from api.turns.decide_late import Late
 from api.turns.degraded import Outage
 from api.turns.ending import Ending
@@ -164,6 +165,7 @@ class Turns:
     async def _unrecorded(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self.work.going_on():
             session, fork = await self._entrance.look_in(request)
+            check_items(session, request)
             command = self._command(session, request, Prepared(fork))
             began = session.started or decide.session_started(command)
             started = decide.started_by(command, session, began)
@@ -223,6 +225,7 @@ class Turns:
         outcome = NOT_DUE
         beside_bytes = sum(map(len, remembered.context)) if remembered.context else 0
         if due := self._rotations.due(session, request, beside_bytes):
+            check_items(session, request)  # what is refused is to leave nothing behind, and no summary either
             started = None if is_there else decide.session_started(self._command(session, request, Prepared(fork)))
             outcome = await self._rotations.before_turn(session, due, started)
         marks = PLAIN

@@ -10,7 +10,7 @@ anything could have been said under it.
 
 from collections.abc import Collection, Sequence
 
-from eventstore.events import TurnCompleted
+from eventstore.events import ItemsAdded, TurnCompleted
 from eventstore.log import Recorded
 from projections.session import Session
 
@@ -51,7 +51,7 @@ class Spoken:
     def learn(self, session: Session, recorded: Sequence[Recorded]) -> None:
         """Take in what was just recorded of a session, which has taken it in."""
         for event in recorded:
-            if isinstance(event.event, TurnCompleted) and session.started and session.newest:
+            if isinstance(event.event, TurnCompleted | ItemsAdded) and session.started and session.newest:
                 own = session.newest.started.session_key
                 if key := session.started.session_key if own is None else own:
                     self._key(session.tenant, key).speak(session.root_id, event.position)

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import msgspec
 
 from api.turns.directory import RESPONSE
-from api.wire.items import Item, output_items
+from api.wire.echo import echoed
+from api.wire.items import Item, output_items, string_of
 from eventstore.events import TurnCompleted, TurnFailed, TurnStarted
 from projections.messages import fields
 from projections.turn import Status, Turn
@@ -35,6 +36,7 @@ class InputDetails(msgspec.Struct):
     """What of the input was not new to the model server."""
 
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 class OutputDetails(msgspec.Struct):
@@ -88,38 +90,12 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     service_tier: Any
     safety_identifier: Any
     prompt_cache_key: Any
+    prompt_cache_retention: Any
+    prompt_cache_options: Any
     user: Any
 
 
-_DEFAULTS: dict[str, Any] = {
-    "metadata": {},
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "top_logprobs": 0,
-    "tools": [],
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-    "text": {"format": {"type": "text"}},
-    "reasoning": {"effort": None, "summary": None},
-    "truncation": "disabled",
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "service_tier": "default",
-    "safety_identifier": None,
-    "prompt_cache_key": None,
-    "user": None,
-}
-_FUNCTION_KEYS = {"description": None, "parameters": None, "strict": None}
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-
-
-class _Instructions(msgspec.Struct):
-    content: str
-
-
-_decode_instructions = msgspec.json.Decoder(_Instructions).decode
 
 
 def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
@@ -135,11 +111,12 @@ def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
         previous_response_id=started.previous_response_id or None,
         conversation=Conversation(started.conversation) if started.conversation else None,
         store=store,
-        **_parameters(started),
+        **echoed(started),
     )
     if isinstance(ended, TurnCompleted):
-        response.completed_at = turn.ended_us // 1_000_000
+        response.completed_at = turn.ended_us // 1_000_000 if turn.status == "completed" else None
         response.model = ended.model or started.model
+        response.service_tier = _served_tier(ended) or response.service_tier
         response.usage = usage_of(ended)
         if reason := _INCOMPLETE.get(ended.finish_reason):
             response.incomplete_details = Incomplete(reason)
@@ -165,6 +142,11 @@ def usage_in(usage: bytes) -> Usage:
     )
 
 
+def _served_tier(done: TurnCompleted) -> str:
+    """The tier that the model server says it has served."""
+    return string_of(fields(done.extra).get("service_tier")) if b'"service_tier"' in done.extra else ""
+
+
 def _output(turn: Turn) -> list[Item]:
     if turn.ended is None:
         return []
@@ -175,13 +157,4 @@ def _output(turn: Turn) -> list[Item]:
 
 
 def _instructions(started: TurnStarted) -> str | None:
-    return _decode_instructions(started.instructions[0]).content if started.instructions else None
-
-
-def _parameters(started: TurnStarted) -> dict[str, Any]:
-    if started.parameters == b"{}":
-        return _DEFAULTS
-    given = fields(started.parameters)
-    if tools := given.get("tools"):
-        given["tools"] = [_FUNCTION_KEYS | tool if tool.get("type") == "function" else tool for tool in tools]
-    return {name: given.get(name, default) for name, default in _DEFAULTS.items()}
+    return string_of(fields(started.instructions[0]).get("content")) if started.instructions else None

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from eventstore.events import Event
-from projections.session import NOTHING, Inherited, Session
+from projections.generation import NOTHING, Inherited
+from projections.session import Session
 from tests.support.facts import STREAM, recorded
 
 Decision = Callable[[Session], Sequence[Event]]
