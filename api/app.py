@@ -24,6 +24,7 @@ from api.context import (
     RUNS,
     SEARCH,
     SETTINGS,
+    SOCKETS,
     TURNS,
 )
 from api.description import Description
@@ -39,6 +40,7 @@ from api.models.upstream import UpstreamServer
 from api.routes.service import VERSION
 from api.routes.table import ROUTES
 from api.settings import BODY_BYTES_MAX, DEFAULT, Settings
+from api.sockets import Sockets
 from api.turns.background import Background
 from api.turns.background_responses import BackgroundResponses
 from api.turns.completions import Completions
@@ -68,7 +70,9 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     app[SETTINGS] = settings
     app[GUARD] = Guard()
     app[KEYRING] = Keyring(settings.data if settings.auth else None, settings.api_key)
+    sockets = app[SOCKETS] = Sockets()
 
+    app.on_shutdown.append(sockets.close)
     app.cleanup_ctx.append(partial(_parts, progress=progress))
     app.on_response_prepare.append(on_prepare)
     app[DESCRIPTION] = Description(ROUTES, VERSION)

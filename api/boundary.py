@@ -49,18 +49,14 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception as error:  # noqa: BLE001 (the outermost place: everything becomes an answer here)
         problem = _problem_of(error)
         status = problem.status
-        if status >= 500:
-            _log.error(
-                "request failed", **_told(request), code=problem.code, reason=str(error), exc_info=_ours(problem)
-            )
+        log_failure(request, problem, error)
         headers = {**request.get(ECHO, {}), **problem.headers}
         return answer(envelope(problem), status=problem.status, headers=headers)
     else:
         status = response.status
         return response
     finally:
-        took_ms = round((time.perf_counter() - began) * 1_000, 2)
-        _log.info("request", **_told(request), method=request.method, status=status, took_ms=took_ms)
+        _log.info("request", **_told(request), method=request.method, status=status, took_ms=took_ms(began))
 
 
 async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
@@ -80,9 +76,18 @@ async def _admitted(request: web.Request, handler: Handler) -> web.StreamRespons
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
             return web.Response(headers=_preflight(request))
     if request.match_info.http_exception is None and request.path not in request.app[OPEN_PATHS]:
-        request[TENANT] = _tenant_of(request)
-        request.app[GUARD].ensure_whole()
+        request[TENANT] = admit(request)
     return await handler(request)
+
+
+def admit(request: web.Request) -> str:
+    """The tenant whose key the request brings; a long connection is asked again now and then.
+
+    Raises `Problem` for a wrong key, and what is wrong with the log.
+    """
+    tenant = _tenant_of(request)
+    request.app[GUARD].ensure_whole()
+    return tenant
 
 
 def _preflight(request: web.Request) -> dict[str, str]:
@@ -130,6 +135,17 @@ def _problem_of(error: Exception) -> Problem:
     if isinstance(error, web.HTTPNotFound):
         return Problem("There is no such route; /v1/capabilities lists those there are.", status=404, code="not_found")
     return Problem(error.reason, status=error.status, code="http_error")
+
+
+def log_failure(request: web.Request, problem: Problem, error: Exception) -> None:
+    """Tell the operator of what is not the client's fault."""
+    if problem.status >= 500:
+        _log.error("request failed", **_told(request), code=problem.code, reason=str(error), exc_info=_ours(problem))
+
+
+def took_ms(began: float) -> float:
+    """The milliseconds since `began`, a `time.perf_counter`."""
+    return round((time.perf_counter() - began) * 1_000, 2)
 
 
 def _ours(problem: Problem) -> bool:

@@ -9,6 +9,7 @@ from api.keys import Keyring
 from api.models.catalogue import Catalogue
 from api.problem import Problem
 from api.settings import BODY_BYTES_MAX, Settings
+from api.sockets import Sockets
 from api.turns.background import Background
 from api.turns.background_responses import BackgroundResponses
 from api.turns.completions import Completions
@@ -38,6 +39,7 @@ RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)
 OPEN_PATHS: web.AppKey[frozenset[str]] = web.AppKey("open_paths")  # those that ask for no key
 

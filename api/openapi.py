@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from api.problem import Envelope
-from api.routes.route import Route
+from api.routes.route import SWITCHED, Route
 from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY, MEMORY
 from api.wire.query import Parameter
 
@@ -99,6 +99,8 @@ def _parameters(route: Route) -> tuple[Parameter, ...]:
 
 
 def _content(route: Route, schemas: _Schemas) -> Json:
+    if route.status == SWITCHED:
+        return {}
     if route.answers_html:
         return {"text/html": {"schema": {"type": "string"}}}
     # Without a schema: that of a stream is taken for that of each of its events.

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from eventstore.events import Api, TurnStarted
+from projections import compaction
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -119,6 +120,8 @@ def _message(item: dict[str, Any]) -> dict[str, Any] | None:
         return {"role": _ROLES.get(role, role), "content": chat_content(content)}
     if kind in ("function_call_output", "custom_tool_call_output"):
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": chat_content(item.get("output"))}
+    if kind == "compaction" and (summary := compaction.opened(item.get("encrypted_content"))):
+        return {"role": "assistant", "content": summary}
     return None  # kept in the log, without a counterpart in a chat
 
 

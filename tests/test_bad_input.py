@@ -604,7 +604,7 @@ async def test_an_unknown_route_is_404(shared: Shared, path: str) -> None:
     [
         ("DELETE", CHAT, "GET, POST"),
         ("PUT", CHAT, "GET, POST"),
-        ("OPTIONS", RESPONSES, "POST"),
+        ("OPTIONS", RESPONSES, "GET, POST"),
         ("PATCH", "/v1/responses/resp_1", "DELETE, GET"),
         ("POST", "/health", "GET"),
         ("POST", "/api/sessions/s1/messages", "GET"),

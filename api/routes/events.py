@@ -65,7 +65,7 @@ class EventStream:
         if not frames:
             return
         self._is_silent = False
-        async with _not_stalled():
+        async with not_stalled():
             if not self._response.prepared:
                 await self._response.prepare(self._request)
             await self._response.write(frames)
@@ -73,7 +73,7 @@ class EventStream:
     async def end(self) -> web.StreamResponse:
         """Send what is left and close the stream. Raises `ConnectionError` where the client reads nothing."""
         await self._stop_keeping_alive()
-        async with _not_stalled():
+        async with not_stalled():
             await self._response.write_eof()
         return self._response
 
@@ -87,7 +87,8 @@ class EventStream:
 
 
 @contextlib.asynccontextmanager
-async def _not_stalled() -> AsyncIterator[None]:
+async def not_stalled() -> AsyncIterator[None]:
+    """Raise `ConnectionError` where what is sent inside is not read for too long."""
     try:
         async with asyncio.timeout(STALL_S):
             yield

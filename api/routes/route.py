@@ -10,6 +10,8 @@ from aiohttp import web
 
 from api.wire.query import Parameter
 
+SWITCHED = 101  # the status where a connection goes on as something else than HTTP
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -45,6 +45,7 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "responses_api": True,
                 "responses_streaming": True,
                 "background_responses": True,
+                "responses_websocket": True,
                 "conversation_slugs": True,
                 "session_resources": True,
                 "history_matching": settings.match_history,

@@ -37,6 +37,19 @@ class Writer(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Takes a turn's frames to its client."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has been sent anything of the turn."""
+        ...
+
+    async def send(self, frames: bytes) -> None:
+        """Send whole frames. Raises `ConnectionError` where the client has hung up, or reads nothing."""
+        ...
+
+
 async def stream_turn(
     request: web.Request,
     opened: AbstractAsyncContextManager[LiveTurn],
@@ -45,22 +58,38 @@ async def stream_turn(
 ) -> web.StreamResponse:
     """Stream a turn. What fails before the model's first chunk is raised, and so becomes a plain answer."""
     async with EventStream(request) as stream:
-        writer: Writer | None = None
-        try:
-            async with opened as turn:
-                request[ECHO] = echo = headers.echo(turn.session_id, turn.marks)
-                stream.announce(echo)
-                writer = writer_of(turn)
-                prefix = writer.opening
-                async with contextlib.aclosing(turn.chunks()) as chunks:
-                    async for chunk in chunks:
-                        await stream.send(prefix() + writer.piece(chunk))
-                        prefix = bytes
-            await stream.send(writer.ending(turn.turn))
-        except ConnectionError:
-            raise
-        except Exception as error:
-            if writer is None or not stream.has_begun:
-                raise
-            await stream.send(writer.failing(problem_of(error)))
+
+        def announced(turn: LiveTurn) -> Writer:
+            request[ECHO] = echo = headers.echo(turn.session_id, turn.marks)
+            stream.announce(echo)
+            return writer_of(turn)
+
+        await tell_turn(stream, opened, announced)
         return await stream.end()
+
+
+async def tell_turn(
+    sink: Sink, opened: AbstractAsyncContextManager[LiveTurn], writer_of: Callable[[LiveTurn], Writer]
+) -> Turn | None:
+    """Tell a turn as it goes, and return it once it is durable; None where it failed after its client was told of it.
+
+    Raises what fails before, and `ConnectionError`.
+    """
+    writer: Writer | None = None
+    try:
+        async with opened as turn:
+            writer = writer_of(turn)
+            prefix = writer.opening
+            async with contextlib.aclosing(turn.chunks()) as chunks:
+                async for chunk in chunks:
+                    await sink.send(prefix() + writer.piece(chunk))
+                    prefix = bytes
+        await sink.send(writer.ending(turn.turn))
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if writer is None or not sink.has_begun:
+            raise
+        await sink.send(writer.failing(problem_of(error)))
+        return None
+    return turn.turn

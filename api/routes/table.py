@@ -4,6 +4,7 @@ from aiohttp import hdrs
 
 from api.models.model import ModelInfo
 from api.routes import (
+    aside,
     background_responses,
     chat,
     compress,
@@ -18,9 +19,10 @@ from api.routes import (
     service,
     session_chat,
     sessions,
+    socket,
     stored_completions,
 )
-from api.routes.route import Route
+from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
@@ -30,7 +32,10 @@ from api.wire import session_list, session_requests
 from api.wire import sessions as sessions_wire
 from api.wire import stored_completions as stored_wire
 from api.wire.background_stream import STARTING_AFTER, STREAM
+from api.wire.compaction import CompactedResponse, CompactRequest
+from api.wire.headers import SESSION_ID
 from api.wire.includes import INCLUDE
+from api.wire.input_tokens import InputTokens, InputTokensRequest
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
 from api.wire.query import Parameter
@@ -45,6 +50,7 @@ GET, POST, PATCH, DELETE = hdrs.METH_GET, hdrs.METH_POST, hdrs.METH_PATCH, hdrs.
 _AFTER_EVENT = Parameter(
     LAST_EVENT_ID, "The id of the last event that was seen.", {"type": "integer", "minimum": 0}, "header"
 )
+_OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
 RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
@@ -96,6 +102,23 @@ ROUTES: tuple[Route, ...] = (
         answer=ResponseObject,
         streams=True,
         takes_turns=True,
+    ),
+    Route(
+        *(RESPONSES, GET, "/v1/responses", socket.connect, "responses_websocket"),
+        status=SWITCHED,
+        parameters=(_OF_SESSION,),
+    ),
+    Route(
+        *(RESPONSES, POST, "/v1/responses/compact", aside.compact, "responses_compact"),
+        body=CompactRequest,
+        answer=CompactedResponse,
+        parameters=(_OF_SESSION,),
+    ),
+    Route(
+        *(RESPONSES, POST, "/v1/responses/input_tokens", aside.input_tokens, "responses_input_tokens"),
+        body=InputTokensRequest,
+        answer=InputTokens,
+        parameters=(_OF_SESSION,),
     ),
     Route(
         *(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response"),

@@ -95,6 +95,11 @@ def size_of(session: Session, asked_bytes: int) -> Size:
     return Size(known + estimate(asked_bytes), known / held_bytes)
 
 
+def size_without_usage(messages: Sequence[bytes]) -> Size:
+    """What messages would take of which no model server has counted the tokens."""
+    return Size(estimate(sum(map(size_bytes, messages))), 1 / BYTES_PER_TOKEN)
+
+
 def _known(turn: Turn | None) -> int:
     """The tokens of the transcript up to and with `turn`, by the model server's own count; 0 where it gave none.
 

@@ -136,7 +136,7 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
         owner=command.owner,
         lease_ms=command.lease_ms,
         conversation=request.names.conversation,
-        previous_response_id=request.names.previous_response_id,
+        previous_response_id=request.continues or request.names.previous_response_id,
         idempotency_key=request.idempotency_key,
         idempotency_scope=command.idempotency_scope,
         body_digest=request.body_digest,

@@ -22,6 +22,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     session; 0 where it names one, or resends nothing, or says nothing new behind it.
     `turn_id` is the id that its turn is to have, where its client is told of that before it is open: such a turn waits
     for its session as long as it takes.
+    `continues` is the response that its client goes on from, where that is one that the log does not have.
     With `must_exist` no session is begun. `compact_threshold_tokens` is the request's own limit for a rotation, 0 where
     it names none.
     """
@@ -47,6 +48,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
     turn_id: str = ""
     history: int = 0
+    continues: str = ""
 
     @property
     def size_bytes(self) -> int:

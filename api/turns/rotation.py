@@ -11,7 +11,7 @@ not to be had back, and the network will be. Where it answers with something els
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -72,6 +72,13 @@ class Summary(NamedTuple):
     text: str
     summariser: str = summary.DETERMINISTIC
     usage: bytes = b""
+
+
+class Compacted(NamedTuple):
+    """A conversation's summary as the chat message that stands for it, and what that took (a usage object, JSON)."""
+
+    message: bytes
+    usage: bytes
 
 
 class Outcome(NamedTuple):
@@ -161,6 +168,21 @@ class Rotations:
         if rotated is None:
             raise TurnInProgress("another turn of this session is still running")
         return rotated
+
+    async def compact(self, messages: Sequence[bytes], model: str) -> Compacted:
+        """Summarise a conversation for whoever keeps it: no session is asked or changed. Raises `ModelError`."""
+        limits = self._limits(model)
+        size = compress.size_without_usage(messages)
+        per_character = compress.tokens_per_character(messages, size)
+        order = Order(
+            messages=messages,
+            model=limits.summary_model or model,
+            told=limits.summary_prompt,
+            characters_max=summary.characters_max(limits.threshold_tokens or size.tokens, per_character),
+            shown_characters_max=summary.shown_max(limits.context_tokens, per_character),
+        )
+        written = await self._summary(order)
+        return Compacted(summary.message_of("assistant", written.text, order.characters_max), written.usage)
 
     def _is_silent(self, wanted: Wanted) -> bool:
         """Whether the model was too slow to summarise a moment ago."""

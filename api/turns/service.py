@@ -178,6 +178,10 @@ class Turns:
 
             yield OpenTurn(self._model, session, turn, complete, began=began, is_recorded=False)
 
+    async def look_in(self, request: TurnRequest) -> Session:
+        """The session that a turn would see which is not to be recorded. Raises `Refusal`, `LogError`."""
+        return (await self._entrance.look_in(request))[0]
+
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Make a response unaddressable; its turn, session and conversation go on untouched."""
         session, turn = await self._eviction.read(tenant, response_id)

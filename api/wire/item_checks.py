@@ -7,6 +7,7 @@ import msgspec
 from api.problem import Problem
 from api.wire.decode import body_of, encode
 from api.wire.headers import CHARACTERS_MAX
+from projections import compaction
 
 ItemId = Annotated[str, msgspec.Meta(max_length=CHARACTERS_MAX, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -53,7 +54,7 @@ class InputItem(msgspec.Struct):
     @property
     def is_from_model(self) -> bool:
         """Whether a model said it, as opposed to the client."""
-        return self.role == "assistant" or self.type in ("function_call", "custom_tool_call", "reasoning")
+        return self.role == "assistant" or self.type in ("function_call", "custom_tool_call", "reasoning", "compaction")
 
 
 _decoder = msgspec.json.Decoder(InputItem)
@@ -65,6 +66,7 @@ _REQUIRED = {
     "custom_tool_call": ("call_id", "name", "input"),
     "custom_tool_call_output": ("call_id", "output"),
     "reasoning": (),
+    "compaction": ("encrypted_content",),
 }
 # What a part must have besides its type. Parts of the chat API are taken as well, as the older system does.
 _PARTS = {
@@ -98,6 +100,13 @@ def _item(data: bytes, where: str) -> tuple[bytes, InputItem]:
     for field in required:
         if getattr(item, field) is None:
             raise _missing(f"{where}.{field}")
+    if item.type == "compaction" and not compaction.opened(item.encrypted_content):
+        raise Problem(
+            "This compaction was not made by turnlog, or did not arrive whole: send it as POST /v1/responses/compact "
+            "gave it, or the conversation itself.",
+            param=f"{where}.encrypted_content",
+            code="invalid_encrypted_content",
+        )
     for field in ("content", "output", "summary"):
         parts = getattr(item, field)
         if isinstance(parts, list):

@@ -149,7 +149,12 @@ def _created_at(turn: Turn) -> int:
 
 def usage_of(done: TurnCompleted) -> Usage:
     """The model server's chat usage by its Responses names."""
-    tokens = tokens_of(done.usage)
+    return usage_in(done.usage)
+
+
+def usage_in(usage: bytes) -> Usage:
+    """A chat usage object (JSON, or nothing) by its Responses names."""
+    tokens = tokens_of(usage)
     return Usage(
         input_tokens=tokens.input,
         input_tokens_details=InputDetails(tokens.cached),

@@ -12,7 +12,7 @@ from msgspec import structs
 from api.models.model import Chunk
 from api.problem import Problem
 from api.wire.assembly import Assembly
-from api.wire.frames import DONE, frame
+from api.wire.frames import SENT_EVENTS, Framing
 from api.wire.response import ResponseError, ResponseObject, response_object
 from projections.turn import Turn
 
@@ -35,11 +35,14 @@ class ResponseStream:
     `queued` waited in the background for its turn to begin, and says so.
     """
 
-    def __init__(self, opened: Told, *, store: bool, after: int = -1, queued: bool = False) -> None:
+    def __init__(
+        self, opened: Told, *, store: bool, after: int = -1, queued: bool = False, framing: Framing = SENT_EVENTS
+    ) -> None:
         self._turn = opened.turn
         self._store = store
         self._after = after
         self._queued = queued
+        self._framing = framing
         self._sequence_number = 0
         self._assembly = Assembly(opened.turn.turn_id, self._event)
 
@@ -70,11 +73,11 @@ class ResponseStream:
         """The end of a turn that is durable, however it ended."""
         response = response_object(turn, store=self._store)
         if response.status == "failed":
-            return self._event("response.failed", response=response) + DONE
+            return self._event("response.failed", response=response) + self._framing.done
         is_whole = response.status == "completed"
         closed = self._assembly.close("completed" if is_whole else "incomplete")
         kind = "response.completed" if is_whole else "response.incomplete"
-        return closed + self._event(kind, response=response) + DONE
+        return closed + self._event(kind, response=response) + self._framing.done
 
     def failing(self, problem: Problem) -> bytes:
         """The end of a turn that failed after the stream had begun: as the log has it, where the log has it."""
@@ -83,7 +86,7 @@ class ResponseStream:
         if response.error is None:
             response.status = "failed"
             response.error = ResponseError(problem.code or "server_error", problem.message)
-        return opening + self._event("response.failed", response=response) + DONE
+        return opening + self._event("response.failed", response=response) + self._framing.done
 
     def _begun(self) -> ResponseObject:
         turn = self._turn
@@ -101,4 +104,4 @@ class ResponseStream:
         self._sequence_number = number + 1
         if number <= self._after:
             return b""
-        return frame({"type": kind, "sequence_number": number, **place, **fields}, kind)
+        return self._framing.frame({"type": kind, "sequence_number": number, **place, **fields}, kind)
