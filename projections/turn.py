@@ -78,16 +78,9 @@ class Turn(msgspec.Struct, gc=False):
         return input_messages(self.started) + (self.ended.output if self.ended else ())
 
     @property
-    def input(self) -> tuple[bytes, ...]:
-        """The input alone."""
-        return tuple(message for message, _ in self._left_of(identified(self.started, ())))
-
-    @property
     def identified(self) -> list[Identified]:
-        """Input and output, each message with the ids of its items."""
-        return self._left_of(identified(self.started, self.ended.output if self.ended else ()))
-
-    def _left_of(self, messages: list[Identified]) -> list[Identified]:
+        """The same, each with the ids of its items."""
+        messages = identified(self.started, self.ended.output if self.ended else ())
         for item_id in self.removed:
             messages = [left for message in messages if (left := without(message, item_id))]
         return messages

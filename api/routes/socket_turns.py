@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from api.boundary import CLIENT_GONE, admit, log_failure, took_ms
-from api.context import TENANT, TURNS, with_model
+from api.context import RESPONSES, TENANT, TURNS, with_model
 from api.errors import problem_of
 from api.problem import Problem
 from api.routes.streaming import tell_turn
@@ -88,6 +88,7 @@ class SocketTurns:
         body, turn = no_input.turn_of(asked.body, tenant, self._headers, needs_input=asked.generates)
         if kept := self._kept.find(asked.previous_response_id):
             turn = behind(kept, turn)
+        self._request.app[RESPONSES].ensure_over(turn)
         stores = asked.generates and body.store is not False
         return await with_model(self._request, turn), stores
 

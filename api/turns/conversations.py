@@ -66,7 +66,6 @@ class Conversations:
                 await self._add(session, speaker, wanted.items)
         created = ConversationCreated(name=name, session_id=root_id, metadata=wanted.metadata)
         (recorded,) = await self._log.append(conversation_stream(speaker.tenant, name), 0, (created,))
-        self._lineages.directory.learn(speaker.tenant, "conversation", name, root_id)
         return ConversationRow(name, root_id, recorded.recorded_us, wanted.metadata.decode(), recorded.position)
 
     async def get(self, tenant: str, name: str) -> ConversationRow:
