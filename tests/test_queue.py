@@ -38,7 +38,8 @@ REQUEST = TurnRequest(
     turn_id="t1",
     history=2,
 )
-# Of a response that is asked for in the background, which is never over a socket: the route is its API's, the scope of its key is found as it begins.
+# Of a response that is asked for in the background, which is never over a socket: the route is its API's, the scope of
+# its key is found as it begins.
 NEVER = {"route", "idempotency_scope", "must_exist", "continues"}
 T1 = queue_stream("acme", "t1")
 
