@@ -54,7 +54,7 @@ class Completions:
         behind = await self._lineages.sessions.up_to(session, turn.turn_id)
         base = [data for data, _ in behind.base] if behind else []
         before = [data for earlier in behind.turns[:-1] for data in earlier.messages] if behind else []
-        return (*turn.started.instructions, *base, *before, *turn.input)
+        return (*turn.started.instructions, *base, *before, *structs.replace(turn, ended=None).messages)
 
     async def annotate(self, tenant: str, completion_id: str, metadata: bytes) -> Turn:
         """Replace a completion's metadata, a JSON object of strings; raises `CompletionNotFound`."""
