@@ -122,7 +122,7 @@ def test_one_thought_of_two_can_be_removed() -> None:
     said = {"type": "message", "role": "assistant", "content": "so"}
     items = tuple(map(msgspec.json.encode, (reasoning("a", "hm"), reasoning("b", "ah"), said)))
     begun = msgspec.structs.replace(started("t1", api="responses"), items=items)
-    turn = Turn(begun, 0, removed=("a",))
+    turn = Turn(begun, 0, removed=frozenset({"a"}))
     (message,) = map(msgspec.json.decode, turn.messages)
     assert message == {
         "role": "assistant",
@@ -130,5 +130,5 @@ def test_one_thought_of_two_can_be_removed() -> None:
         "reasoning_content": "ah",
         "reasoning_items": [reasoning("b", "ah")],
     }
-    turn = Turn(begun, 0, removed=("a", "b"))
+    turn = Turn(begun, 0, removed=frozenset({"a", "b"}))
     assert list(map(msgspec.json.decode, turn.messages)) == [{"role": "assistant", "content": "so"}]
