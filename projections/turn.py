@@ -1,5 +1,6 @@
 """One turn, folded: how it began, and how it ended."""
 
+from collections.abc import Collection
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -37,7 +38,7 @@ class Turn(msgspec.Struct, gc=False):
     restarted: TurnRestarted | None = None
     restarted_us: int = 0
     annotated: bytes = b""
-    removed: tuple[str, ...] = ()
+    removed: Collection[str] = ()
     is_added: bool = False
 
     @property
