@@ -7,21 +7,21 @@ from api.routes.conversations import name_in
 from api.turns.conversations import Speaker
 from api.turns.decide_conversation import item_not_found
 from api.wire import conversations as wire
-from api.wire.includes import check_include
+from api.wire.includes import check_included
 from api.wire.item_list import asked_of, item_list
 
 
 async def list_(request: web.Request) -> web.StreamResponse:
     """What was said and added in a conversation."""
     asked = asked_of(request.query)
-    _check_include(request)
+    check_included(request.query)
     session, turns = await request.app[CONVERSATIONS].said(_speaker(request), name_in(request))
     return answer(item_list(turns, asked), headers=continuity_of(request).echo(session.session_id))
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Add items to the end of a conversation."""
-    _check_include(request)
+    check_included(request.query)
     items = wire.new_items(await body_of(request))
     session, turn = await request.app[CONVERSATIONS].add(_speaker(request), name_in(request), items)
     return answer(wire.added_items(turn), headers=continuity_of(request).echo(session.session_id))
@@ -29,7 +29,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """One item."""
-    _check_include(request)
+    check_included(request.query)
     item_id = request.match_info["item_id"]
     session, turns = await request.app[CONVERSATIONS].said(_speaker(request), name_in(request))
     found = wire.find_item(turns, item_id)
@@ -49,7 +49,3 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 def _speaker(request: web.Request) -> Speaker:
     return wire.speaker_of(request[TENANT], continuity_of(request))
-
-
-def _check_include(request: web.Request) -> None:
-    check_include([*request.query.getall("include", ()), *request.query.getall("include[]", ())])

@@ -9,6 +9,7 @@ from api.routes import background_responses
 from api.routes.streaming import stream_turn
 from api.wire import responses
 from api.wire.background_stream import check_streamable, wanted
+from api.wire.includes import check_included
 from api.wire.response import response_object
 from api.wire.response_stream import ResponseStream
 from api.wire.service import Deleted
@@ -37,6 +38,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """A stored response, as it stands now; or its events, of one in the background."""
+    check_included(request.query)
     asked = wanted(request.query)
     found = await request.app[RESPONSES].find(request[TENANT], request.match_info["response_id"])
     request[ECHO] = continuity_of(request).echo(found.session_id)

@@ -124,7 +124,7 @@ ROUTES: tuple[Route, ...] = (
         *(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response"),
         answer=ResponseObject,
         streams=True,
-        parameters=(STREAM.parameter, STARTING_AFTER),
+        parameters=(STREAM.parameter, STARTING_AFTER, INCLUDE),
     ),
     Route(RESPONSES, DELETE, "/v1/responses/{response_id}", responses.delete, "response_delete", answer=Deleted),
     Route(

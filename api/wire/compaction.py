@@ -12,20 +12,17 @@ from api.wire.decode import body_of
 from api.wire.headers import Continuity
 from api.wire.items import Typed
 from api.wire.response import Usage, usage_in
-from api.wire.responses import ConversationRef, ResponsesRequest
+from api.wire.responses import ResponsesRequest
 from projections import compaction
 from projections.items import message_id
 from projections.messages import fields, text_of
 
 
-class CompactRequest(msgspec.Struct):
-    """What is to be compacted: all behind a name, and the input. What else a body holds is for other servers."""
+class CompactRequest(ResponsesRequest, kw_only=True):
+    """A create, as far as it makes a prompt: all behind a name, and the input. The rest need only be what it can be."""
 
     model: str
-    input: str | list[msgspec.Raw] | None = None
-    instructions: str | None = None
-    previous_response_id: str | None = None
-    conversation: str | ConversationRef | None = None
+    input: str | list[msgspec.Raw] | None = None  # type: ignore[assignment]  # need not be there
 
 
 class UserItem(Typed, tag="message", kw_only=True):
@@ -69,13 +66,7 @@ def turn_request(body: bytes, tenant: str, headers: Continuity) -> TurnRequest:
             param="input",
             code="missing_required_parameter",
         )
-    request = ResponsesRequest(
-        input=asked.input or "-",
-        model=asked.model,
-        instructions=asked.instructions,
-        previous_response_id=asked.previous_response_id,
-        conversation=asked.conversation,
-    )
+    request = msgspec.structs.replace(asked, input=asked.input or "-")
     responses.check(request)
     turn = responses.turn_request(request, b"{}", tenant, headers)
     return turn if asked.input else msgspec.structs.replace(turn, items=(), opening=())

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from multidict import MultiMapping
+
 from api.problem import Problem
 from api.wire.query import Parameter
 
@@ -28,3 +30,8 @@ def check_include(asked: Iterable[str]) -> None:
             raise Problem(
                 f"'{name}' can not be included; known are {', '.join(KNOWN)}.", param="include", code="invalid_value"
             )
+
+
+def check_included(query: MultiMapping[str]) -> None:
+    """The same for a query, by either name that SDKs have for it; raises `Problem`."""
+    check_include([*query.getall("include", ()), *query.getall("include[]", ())])
