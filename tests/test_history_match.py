@@ -447,9 +447,9 @@ async def test_one_that_is_deleted_while_a_turn_waits_for_it_is_not_continued(
         lineages, waits = server.app[LINEAGES], asyncio.Event()
         enter = lineages.line.enter
 
-        async def entering(lineage: str) -> None:
+        async def entering(lineage: str, **how: Any) -> None:
             waits.set()
-            await enter(lineage)
+            await enter(lineage, **how)
 
         stream = lineage_stream("default", deleted)
         async with lineages.held(stream) as session:

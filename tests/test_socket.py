@@ -69,8 +69,9 @@ class Socket:
         """The code that the server closes with."""
         message = await self.socket.receive(timeout=10)
         assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED), message
-        assert self.socket.close_code is not None
-        return self.socket.close_code
+        code = message.data if message.type is WSMsgType.CLOSE else self.socket.close_code
+        assert code is not None
+        return int(code)
 
 
 @contextlib.asynccontextmanager
