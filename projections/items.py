@@ -29,6 +29,7 @@ _PREFIXES = {
     "custom_tool_call_output": "ctco",
     "compaction": "cmp",
 }
+_PART = re.compile(r"(?P<whole>(?:msg|rs)_[0-9a-f]{28})_[0-9]+")
 _MADE = re.compile(r"[a-z]+_(?P<turn_id>[0-9a-z-]+?)(?:_.*)?")
 _SAID = frozenset(
     {"content", "refusal", "annotations"}
@@ -97,6 +98,14 @@ def turn_id_of(item_id: str) -> str:
     """The turn that an id made here leads to; empty where it can not have been made here."""
     made = _MADE.fullmatch(item_id)
     return made["turn_id"] if made else ""
+
+
+def whole_id(item_id: str) -> str:
+    """The id under which an item is taken out. A model that comes back to text or to thought begins another item each
+    time (`msg_TURN_1`), but all of them are one message to it, and go together: as `msg_TURN`.
+    """
+    part = _PART.fullmatch(item_id)
+    return part["whole"] if part else item_id
 
 
 def identified(started: TurnStarted, output: Sequence[bytes]) -> list[Identified]:

@@ -416,3 +416,21 @@ async def test_an_item_keeps_the_id_that_it_came_with(server: Server, upstream: 
     await add(server, made.id, user("one again", id="mine/1"))
     await ask(server, "four", made.id)
     assert plain(upstream.messages[0]) == ["two", "three", "one again", "four"]
+
+
+async def test_what_a_model_said_in_one_answer_goes_as_a_whole(lasts: Lasting, upstream: Upstream) -> None:
+    call_ = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    pieces: list[Message] = [{"content": "I look."}, {"tool_calls": [call_]}, {"content": "Wait."}]
+    upstream.script = lambda _: Reply(pieces=pieces, finish_reason="tool_calls")
+    stream = await lasts.openai.responses.create(
+        model="m", input="rain?", conversation="trip", tools=[TOOL], stream=True
+    )
+    ids = [event.item.id async for event in stream if event.type == "response.output_item.done"]
+    assert await texts_of(lasts.server, "trip") == ["rain?", "I look.", "function_call", "Wait."]
+    await remove(lasts.server, "trip", str(ids[2]))
+    await lasts.restart()
+    assert await texts_of(lasts.server, "trip") == ["rain?", "function_call"]
+    upstream.script = lambda _: says("dry")
+    output: Any = {"type": "function_call_output", "call_id": "c1", "output": "none"}
+    await lasts.openai.responses.create(model="m", input=[output], conversation="trip")
+    assert plain(upstream.messages[-1]) == ["rain?", None, "none"]

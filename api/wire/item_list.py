@@ -10,7 +10,7 @@ from api.problem import Problem
 from api.wire.input_items import items_of_input
 from api.wire.output import items_of
 from api.wire.query import Parameter
-from projections.items import turn_id_of
+from projections.items import turn_id_of, whole_id
 from projections.turn import Turn
 
 LIMIT_DEFAULT = 20
@@ -121,4 +121,4 @@ def _behind(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list
 
 
 def _kept(turn: Turn, items: Iterable[Shown]) -> list[Shown]:
-    return [item for item in items if item["id"] not in turn.removed]
+    return [item for item in items if whole_id(item["id"]) not in turn.removed]
