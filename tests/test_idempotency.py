@@ -188,6 +188,13 @@ async def waiting(server: Server, requests: int) -> None:
         await asyncio.sleep(0)  # nothing tells that somebody has begun to wait
 
 
+async def held(server: Server) -> None:
+    """Return once a request holds its key."""
+    assert server.app is not None
+    while not server.app[TURNS]._keys._held:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 async def start_run(server: Server, text: str) -> Answered:
     body = {"model": "m", "input": text}
     async with server.http.post("/v1/runs", json=body, headers=KEY | {SESSION: "s1"}) as response:
@@ -459,6 +466,7 @@ async def at_work_elsewhere(server: Server, data: Path) -> TurnStarted:
 async def test_a_first_at_work_in_another_process_is_waited_for(server: Server, upstream: Upstream, data: Path) -> None:
     theirs = await at_work_elsewhere(server, data)
     second = asyncio.create_task(post(server, CHAT, {SESSION: "s1"}))
+    await held(server)
     others = await asyncio.gather(*(post(server, CHAT, {SESSION: "s1"}, temperature=n) for n in range(2)))
     assert [other.status for other in others] == [409, 409]
     assert server.app is not None

@@ -198,7 +198,7 @@ async def _refusal(server: Server, api: str) -> str | None:
             events = await server.openai.responses.create(model="m", input="late", extra_headers=headers, stream=True)
         async for event in events:
             if getattr(event, "type", "") == "response.failed":
-                return str(event.response.error.code)
+                return str(event.response.error.message).rpartition("(")[2].removesuffix(")")
     except openai.APIError as error:
         return error.code
     return None

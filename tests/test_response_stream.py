@@ -286,4 +286,7 @@ def test_a_failure_ends_the_stream_with_its_error() -> None:
     *events, done = [frame + b"\n\n" for frame in frames.split(b"\n\n")[:-1]]
     assert done == DONE
     assert kinds([payload(frame) for frame in events]) == ["created", "in_progress", "failed"]
-    assert payload(events[-1])["response"]["error"] == {"code": "upstream_broke_off", "message": "it broke"}
+    assert payload(events[-1])["response"]["error"] == {
+        "code": "server_error",
+        "message": "it broke (upstream_broke_off)",
+    }

@@ -65,11 +65,12 @@ class Replayed:
 class Claim:
     """A key, held by one request of this process until its turn is over."""
 
-    __slots__ = ("_opened", "_over", "_turn", "_waiting", "request")
+    __slots__ = ("_is_known", "_opened", "_over", "_turn", "_waiting", "request")
 
     def __init__(self, request: TurnRequest) -> None:
         self.request = request
         self._turn: LiveTurn | None = None
+        self._is_known = False
         self._waiting = 0
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = loop.create_future()
@@ -78,7 +79,14 @@ class Claim:
     def opened(self, turn: LiveTurn) -> None:
         """The turn is open in the log."""
         self._turn = turn
-        self._opened.set_result(None)
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def known(self) -> None:
+        """The log has the key, with this request's body: whoever sends another need not wait."""
+        self._is_known = True
+        if not self._opened.done():
+            self._opened.set_result(None)
 
     def release(self) -> None:
         """The turn is over, however it ended; or there is none."""
@@ -95,6 +103,8 @@ class Claim:
         give_up = asyncio.get_running_loop().time() + wait_s
         # Another request is refused as soon as the key is the holder's: that one may yet be the wrong one itself.
         await self._wait_for(self._over if is_same and not request.background else self._opened, give_up)
+        if self._is_known:
+            _check_same(self.request.body_digest, request)
         turn = self._turn
         if turn is None or not _counts(turn.turn, is_over=self._over.done()):
             await self._wait_for(self._over, give_up)  # cancelled, and the holder has not let go yet
@@ -140,7 +150,7 @@ class Keys:
                 return
         claim = self._held[name] = Claim(request)
         try:
-            first = await self._recorded(request, give_up)
+            first = await self._recorded(claim, give_up)
             if first is None:
                 yield claim
         finally:
@@ -164,8 +174,9 @@ class Keys:
             return f"conversation:{names.conversation}"
         return f"response:{names.previous_response_id}" if names.previous_response_id else ""
 
-    async def _recorded(self, request: TurnRequest, give_up: float) -> Replayed | None:
+    async def _recorded(self, claim: Claim, give_up: float) -> Replayed | None:
         """The turn that the log has under the key, once it has ended; None where there is none that counts."""
+        request = claim.request
         since_us = time.time_ns() // 1_000 - idempotency.KEPT_US
         named = (request.tenant, request.idempotency_scope, request.idempotency_key, since_us)
         rows = await self._lineages.views.fetch(idempotency.FIND, named)
@@ -181,6 +192,7 @@ class Keys:
             _check_same(digest, request)
             if turn.ended or request.background:
                 return Replayed(session.session_id, turn)
+            claim.known()
             # Another process is at work on it, or nobody's request any more: the log tells when it is done.
             if not _left(give_up):
                 raise LineageBusy(STILL_RUNNING)

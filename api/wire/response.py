@@ -1,5 +1,6 @@
 """The response object: everything a client may ask of a turn, made from its facts alone."""
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -20,6 +21,19 @@ class ResponseError(msgspec.Struct):
 
     code: str
     message: str
+
+
+# turnlog's own codes, which clients in strictly typed languages do not know.
+_OURS = re.compile(r"upstream_\w+|log_\w+|views_\w+|internal_error|shutting_down|turn_ended|overloaded")
+
+
+def response_error(code: str, message: str) -> ResponseError:
+    """An error as clients of the Responses API can read it. What the model server calls it is passed on, and what
+    turnlog calls it stands in the message.
+    """
+    return (
+        ResponseError("server_error", f"{message} ({code})") if _OURS.fullmatch(code) else ResponseError(code, message)
+    )
 
 
 class Incomplete(msgspec.Struct):
@@ -129,7 +143,7 @@ def response_object(turn: Turn, *, store: bool = True) -> ResponseObject:
         if reason := _INCOMPLETE.get(ended.finish_reason):
             response.incomplete_details = Incomplete(reason)
     elif isinstance(ended, TurnFailed):
-        response.error = ResponseError(ended.code, ended.message)
+        response.error = response_error(ended.code, ended.message)
     elif is_lost(turn):
         response.status, response.error = "failed", _LOST
     return response

@@ -13,7 +13,7 @@ from api.models.model import Chunk
 from api.problem import Problem
 from api.wire.assembly import Assembly
 from api.wire.frames import SENT_EVENTS, Framing
-from api.wire.response import ResponseError, ResponseObject, response_object
+from api.wire.response import ResponseObject, response_error, response_object
 from projections.turn import Turn
 
 _NOWHERE: dict[str, Any] = {}
@@ -85,7 +85,7 @@ class ResponseStream:
         response = response_object(self._turn, store=self._store)
         if response.error is None:
             response.status = "failed"
-            response.error = ResponseError(problem.code or "server_error", problem.message)
+            response.error = response_error(problem.code or "server_error", problem.message)
         return opening + self._event("response.failed", response=response) + self._framing.done
 
     def _begun(self) -> ResponseObject:
