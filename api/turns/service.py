@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 from msgspec import structs
@@ -31,13 +30,14 @@ from api.turns.eviction import Eviction
 from api.turns.histories import Histories
 from api.turns.idempotency import Keys, Replayed
 from api.turns.lineages import Lineages
-from api.turns.memory import UNTOLD, Memory, Remembered, recollected, remember
+from api.turns.memory import Memory, recollected
 from api.turns.open_turn import PLAIN, LiveTurn, Marks, OpenTurn
+from api.turns.preparation import UNPREPARED, Preparation, Prepared
 from api.turns.refusals import LineageBusy, TurnInProgress
 from api.turns.request import Names, TurnRequest
-from api.turns.rotation import NOT_DUE, Rotations
+from api.turns.rotation import Rotations
 from api.turns.work import Work
-from eventstore.events import lineage_stream
+from eventstore.events import SessionStarted, lineage_stream
 from projections import sessions as session_list
 from projections.pieces import Pieces
 from projections.session import Session
@@ -49,19 +49,6 @@ LEASE_MARGIN_S = 30.0
 POLL_S = 0.05
 
 _log = structlog.get_logger()
-
-
-class Prepared(NamedTuple):
-    """What was found out before a turn begins."""
-
-    fork: Fork | None = None
-    is_there: bool = False
-    uncompressed: str = ""
-    remembered: Remembered = UNTOLD
-    marks: Marks = PLAIN
-
-
-UNPREPARED = Prepared()
 
 
 class Turns:
@@ -83,10 +70,9 @@ class Turns:
     ) -> None:
         self.work = Work()
         self._lineages = lineages
-        self._memory = memory
+        self._preparation = Preparation(lineages, rotations, memory)
         self._eviction = eviction or Eviction(lineages)
         self._model = model
-        self._rotations = rotations
         self._lease_ms = int((turn_max_s + LEASE_MARGIN_S) * 1_000)
         self._lock_wait_s = lock_wait_s
         self._keys = Keys(lineages, wait_s=lock_wait_s, is_gone=self.work.is_gone)
@@ -129,7 +115,9 @@ class Turns:
         with self.work.going_on():
             session, fork = await self._entrance.enter(request)
             try:
-                turn = await self._begin(session, request, await self._prepare(session, request, fork))
+                beginning = partial(self._beginning, session, request, fork)
+                prepared = await self._preparation.of(session, request, fork, beginning)
+                turn = await self._begin(session, request, prepared)
                 try:
                     yield turn
                 except BaseException as error:
@@ -217,24 +205,6 @@ class Turns:
         if self._outage:
             await self._outage.stop(max(0.0, stop_at - loop.time()))
 
-    async def _prepare(self, session: Session, request: TurnRequest, fork: Fork | None) -> Prepared:
-        """What comes before a turn whose place is held: what was said elsewhere, and a rotation where one is due."""
-        is_there = session.started is not None
-        remembered = UNTOLD
-        if self._memory and request.session_key and request.uses_memory:
-            remembered = await remember(self._memory, self._lineages.sessions, session, request, fork)
-        outcome = NOT_DUE
-        beside_bytes = sum(map(len, remembered.context)) if remembered.context else 0
-        if due := self._rotations.due(session, request, beside_bytes):
-            check_items(session, request)  # what is refused is to leave nothing behind, and no summary either
-            started = None if is_there else decide.session_started(self._command(session, request, Prepared(fork)))
-            outcome = await self._rotations.before_turn(session, due, started)
-        marks = PLAIN
-        if outcome.mark or remembered.recalled:
-            marks = Marks(compression=outcome.mark, recalled=len(remembered.recalled))
-        is_there = is_there or outcome.is_rotated  # a fork that begins compressed has started by now
-        return Prepared(fork, is_there, outcome.uncompressed, remembered, marks)
-
     async def _begin(self, session: Session, request: TurnRequest, prepared: Prepared) -> OpenTurn:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._lock_wait_s
@@ -291,6 +261,9 @@ class Turns:
                 await self._eviction.made(session, turn)
         finally:
             self._entrance.leave(session)
+
+    def _beginning(self, session: Session, request: TurnRequest, fork: Fork | None) -> SessionStarted:
+        return decide.session_started(self._command(session, request, Prepared(fork)))
 
     def _command(self, session: Session, request: TurnRequest, prepared: Prepared = UNPREPARED) -> Begin:
         return Begin(
