@@ -12,19 +12,21 @@ import msgspec
 
 from api.problem import Envelope
 from api.routes.route import SWITCHED, Route
-from api.wire.headers import CONTINUITY, IDEMPOTENCY_KEY, MEMORY
+from api.wire.headers import CHARACTERS_MAX, CONTINUITY, IDEMPOTENCY_KEY, MEMORY, SESSION_ID, SESSION_KEY
 from api.wire.query import Parameter
 
 Json = dict[str, Any]
 
+_HEADER = {"type": "string", "maxLength": CHARACTERS_MAX}
 _PLACE = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 _REF = "#/components/schemas/{name}"
 _ABOUT = (
     "A session service for LLM chat clients: a client sends only what is new, under any name it likes, and never "
     "loses, forks or doubles the conversation."
 )
+_SAYS = {SESSION_ID: "The session that the turn belongs to.", SESSION_KEY: "The scope of memory that it belongs to."}
 _TURN_HEADERS = (
-    *(Parameter(name, "Where the turn belongs, or who speaks.", {"type": "string", "maxLength": 256}, "header")
+    *(Parameter(name, _SAYS.get(name, "Who speaks, or where; recorded and echoed."), _HEADER, "header")
       for name in CONTINUITY),
     Parameter(
         IDEMPOTENCY_KEY,
@@ -66,11 +68,25 @@ class _Schemas:
 
     def __init__(self, kinds: list[Any]) -> None:
         unique = list(dict.fromkeys(kinds))
-        references, self.components = msgspec.json.schema_components(unique, ref_template=_REF)
+        described = msgspec.json.schema_components(unique, ref_template=_REF)
+        references, self.components = _plainly_named(described)
         self._references = dict(zip(unique, references, strict=True))
 
     def of(self, kind: Any) -> Json:
         return self._references[kind] if kind else {"type": "object"}
+
+
+def _plainly_named(described: tuple[Any, Json]) -> tuple[list[Json], Json]:
+    """Two structs of one name are told apart by their modules: `api.wire.response.Usage` becomes `ResponseUsage`."""
+    text = msgspec.json.encode(described).decode()
+    for name in described[1]:
+        *_, module, struct = name.split(".") if "." in name else ("", "", name)
+        plain = module.title().replace("_", "") + struct
+        text = text.replace(f'"{_REF.format(name=name)}"', f'"{_REF.format(name=plain)}"').replace(
+            f'"{name}":', f'"{plain}":'
+        )
+    references, components = msgspec.json.decode(text)
+    return references, components
 
 
 def _operation(route: Route, schemas: _Schemas) -> Json:

@@ -68,6 +68,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
         (("serve", "--upstream", "http://x/v1", "--upstream-key-env", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE"),
         (("serve", "--port", "99999"), "99999"),
         (("frobnicate",), "No such command"),
+        (("serve", "--upstream-api", "responses"), "about --upstream, which is not given"),
         (("keys", "add", "x"), "can not be written"),
         (("serve",), "can not be written"),
     ],
@@ -184,10 +185,12 @@ async def test_models_have_settings_of_their_own_in_the_configuration_file(data:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
+        ("[model.small]\ncontext_tokens = 1\n", "tables are called [models.NAME]"),
+        ("[upstream.gpu]\nurl = 'http://x/v1'\n", "tables are called [upstreams.NAME]"),
         ("[models]\nsmall = 1\n", '[models."small"]'),
         (
             "[models.small]\ncontext = 1\n",
-            '[models."small"] holds what is no setting',
+            '[models."small"] does not hold the settings',
         ),
         ("[models.small]\ncompress_at = 2.0\n", "compress_at"),
         ("[models.small]\ncontext_tokens = -1\n", "context_tokens"),

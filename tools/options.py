@@ -47,6 +47,9 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path} can not be read: {error}") from error
     config = underscored(config)
+    for name in ("model", "upstream"):
+        if isinstance(config.get(name), dict):
+            raise click.BadParameter(f"{path}: tables are called [{name}s.NAME], and not [{name}.…]")
     context.obj = Tables(path, config.pop("models", {}), config.pop("upstreams", {}))
     group = context.command
     assert isinstance(group, click.Group)  # noqa: S101 (the option is the group's)

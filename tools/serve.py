@@ -219,6 +219,8 @@ def serve(
         summary_prompt=summary_prompt,
     )
     models = tables.models if tables else {}
+    if not upstream and (upstream_key_env or upstream_api != _DEFAULT.upstream_api):
+        raise click.UsageError("--upstream-key-env and --upstream-api are about --upstream, which is not given")
     upstreams = upstreams_of(tables, has_default=bool(upstream))
     settings = Settings(
         data=made(data),

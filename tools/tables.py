@@ -28,7 +28,7 @@ class UpstreamTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str
     key_env: str = ""
     api: Dialect = "chat"
-    models: tuple[Annotated[str, msgspec.Meta(pattern=r"^[^*]+\*?$|^\*$")], ...] = ()
+    models: tuple[str, ...] = ()
 
 
 class Tables:
@@ -50,7 +50,7 @@ class Tables:
         try:
             return msgspec.convert(underscored(table) if isinstance(table, dict) else table, type_)
         except msgspec.ValidationError as error:
-            message = f"{self.path}: {name} holds what is no setting of {what}: {error}"
+            message = f"{self.path}: {name} does not hold the settings of {what}: {error}"
             raise click.BadParameter(message) from error
 
 

@@ -37,6 +37,10 @@ def _upstream(tables: Tables, name: str, table: UpstreamTable) -> Upstream:
     url = base_url(table.url, f"{where} url")
     if not url:
         raise click.UsageError(f"{where} has no url")
+    if unreadable := [model for model in table.models if not model or "*" in model[:-1]]:
+        raise click.UsageError(
+            f"{where} models are names, or beginnings that end with a '*', and not '{unreadable[0]}'"
+        )
     key = key_from(table.key_env, f"{where} key_env")
     return Upstream(name=name, url=url, key=key, api=table.api, models=table.models)
 

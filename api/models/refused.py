@@ -26,6 +26,8 @@ def refusal(status: int, told: object, retry_after: str = "") -> ModelRefused:
     code, param = error.get("code"), error.get("param")
     if _is_unknown_model(status, (code, error.get("type")), message):
         return ModelRefused(404, message, code=UNKNOWN_MODEL, param="model")
+    if status == 404:
+        message = f"the model server answered 404 (is its URL right, and the API it is asked by?): {message}"
     return ModelRefused(
         status,
         message,

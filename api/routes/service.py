@@ -20,7 +20,7 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 
 async def models(request: web.Request) -> web.StreamResponse:
-    """The models of the model servers. Any other name is passed on to them as well."""
+    """The models of the model servers, by names that lead to them."""
     return answer({"object": "list", "data": await request.app[CATALOGUE].all()})
 
 
