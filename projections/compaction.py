@@ -12,7 +12,7 @@ import binascii
 import zlib
 
 VERSION = "tlc1_"
-TEXT_BYTES_MAX = 200_000  # far above the longest summary, far below what a few bytes can be made to swell to
+TEXT_BYTES_MAX = 200_000  # of what is in the log; at the edge it is less, and once was this
 
 
 def sealed(text: str) -> str:
@@ -20,14 +20,14 @@ def sealed(text: str) -> str:
     return VERSION + base64.urlsafe_b64encode(zlib.compress(text.encode())).decode()
 
 
-def opened(content: object) -> str:
-    """The text that a compaction item holds; empty where it was not made here, or did not arrive whole."""
+def opened(content: object, bytes_max: int = TEXT_BYTES_MAX) -> str:
+    """The text that a compaction item holds; empty where it was not made here, did not arrive whole, or is longer."""
     if not isinstance(content, str) or not content.startswith(VERSION):
         return ""
     inflating = zlib.decompressobj()
     try:
         packed = base64.b64decode(content.removeprefix(VERSION), altchars=b"-_", validate=True)
-        text = inflating.decompress(packed, TEXT_BYTES_MAX).decode()
+        text = inflating.decompress(packed, bytes_max).decode()
     except (binascii.Error, zlib.error, ValueError):  # ValueError: not ASCII, not UTF-8
         return ""
     return text if inflating.eof and not inflating.unused_data else ""

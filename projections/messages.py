@@ -20,6 +20,7 @@ _encode = msgspec.json.Encoder().encode
 PAGE_BYTES = 4_000  # about a thousand tokens, which is what a picture takes
 _IN_PLACE = re.compile(rb"data:[\w.+/-]*;base64,[A-Za-z0-9+/=_-]*")
 _FILE = frozenset({"file_data", "file_id", "filename"})  # what a chat server knows of a file
+_COMPACTION = b'"compaction"'
 _ROLES = {"developer": "system"}  # the older word, which every chat server knows
 
 
@@ -44,6 +45,12 @@ def size_bytes(message: bytes) -> int:
         return len(message)
     files = _IN_PLACE.findall(message)
     return len(message) - sum(map(len, files)) + PAGE_BYTES * len(files)
+
+
+def unpacked_bytes(items: Iterable[bytes]) -> int:
+    """What Responses items take as messages that hold more than the items themselves: compactions."""
+    packed = (data for data in items if _COMPACTION in data)
+    return sum(len(message) for data in packed for message in messages_of("responses", (data,)))
 
 
 def input_messages(started: TurnStarted) -> tuple[bytes, ...]:

@@ -15,7 +15,7 @@ from eventstore.events import (
     TurnStarted,
 )
 from projections.items import Identified, identified, without
-from projections.messages import input_messages
+from projections.messages import input_messages, unpacked_bytes
 
 Ended: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -88,8 +88,10 @@ class Turn(msgspec.Struct, gc=False):
 
     @property
     def weight_bytes(self) -> int:
-        """About how much memory the turn takes."""
+        """About how much memory the turn takes, with what compactions are unpacked to."""
         content = sum(map(len, self.started.items)) + sum(map(len, self.started.instructions))
+        if self.started.api == "responses":
+            content += unpacked_bytes(self.started.items)
         output = sum(map(len, self.ended.output)) if self.ended else 0
         return _TURN_OVERHEAD_BYTES + content + output + len(self.started.parameters)
 

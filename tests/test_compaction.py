@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import APIStatusError
 
+from api.turns.summary import SUMMARY_CHARACTERS, message_of
+from api.wire.item_checks import items_of
+from api.wire.unpacked import CHARACTERS_MAX, TEXT_BYTES_MAX, Unpacked
+from eventstore.events import TurnStarted
 from projections import compaction
-from projections.messages import messages_of
+from projections.messages import fields, messages_of, text_of
+from projections.turn import Turn
 from tests.support.api import call
 from tests.support.server import Server, serving
 from tests.support.upstream import Upstream, echo, refuses, says
@@ -214,6 +219,78 @@ def test_what_is_no_compaction_opens_to_nothing(content: object) -> None:
 def test_a_compaction_does_not_swell_beyond_its_limit() -> None:
     assert compaction.opened(compaction.sealed("x" * compaction.TEXT_BYTES_MAX)) != ""
     assert compaction.opened(compaction.sealed("x" * (compaction.TEXT_BYTES_MAX + 1))) == ""
+
+
+def test_the_longest_summary_is_within_the_limit_of_one() -> None:
+    longest = text_of(fields(message_of("assistant", "𝄞" * 20_000, SUMMARY_CHARACTERS[1])).get("content"))
+    Unpacked().check(compaction.sealed(longest), "input", "input[0]")
+
+
+def packed(text: str) -> Any:
+    return {"type": "compaction", "encrypted_content": compaction.sealed(text)}
+
+
+LONG = packed("x" * TEXT_BYTES_MAX)
+TOO_MANY = [message("user", "hi"), *[LONG] * (CHARACTERS_MAX // TEXT_BYTES_MAX + 1)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"model": "m", "input": TOO_MANY}),
+        ("/v1/responses", {"model": "m", "input": TOO_MANY[:10], "conversation_history": TOO_MANY[:10]}),
+        ("/v1/responses/compact", {"model": "m", "input": TOO_MANY}),
+        ("/v1/responses/input_tokens", {"model": "m", "input": TOO_MANY}),
+        ("/v1/conversations", {"items": TOO_MANY}),
+        ("/v1/conversations/home/items", {"items": TOO_MANY}),
+    ],
+)
+async def test_compactions_that_hold_too_much_in_all_are_refused(
+    server: Server, path: str, body: dict[str, Any]
+) -> None:
+    await server.openai.responses.create(model="m", input="hi", conversation="home")
+    error = await call(server, "POST", path, 400, json=body)
+    lists = "conversation_history" if "conversation_history" in body else "items" if "items" in body else "input"
+    assert (error["param"], error["code"]) == (lists, "string_above_max_length")
+    assert "Send the newest alone" in error["message"]
+
+
+async def test_compactions_that_hold_too_much_are_refused_over_a_websocket(server: Server) -> None:
+    async with server.http.ws_connect("/v1/responses") as socket:
+        await socket.send_json({"type": "response.create", "model": "m", "input": TOO_MANY})
+        told = await socket.receive_json(timeout=10)
+    assert (told["type"], told["status"], told["error"]["param"]) == ("error", 400, "input")
+
+
+async def test_several_compactions_within_the_limit_are_taken(server: Server, upstream: Upstream) -> None:
+    await server.openai.responses.create(model="m", input=[*TOO_MANY[:-1], message("user", "On.")])
+    assert len(upstream.messages[-1]) == len(TOO_MANY)
+
+
+async def test_one_that_is_longer_than_any_that_is_made_here_is_refused(server: Server) -> None:
+    body = {"model": "m", "input": [packed("x" * (TEXT_BYTES_MAX + 1)), message("user", "hi")]}
+    assert (await call(server, "POST", "/v1/responses", 400, json=body))["code"] == "invalid_encrypted_content"
+
+
+def test_one_that_was_stored_under_the_earlier_limit_still_reads() -> None:
+    (made,) = messages_of("responses", (msgspec.json.encode(packed("x" * 150_000)),))
+    assert len(fields(made)["content"]) == 150_000
+
+
+def test_a_turn_weighs_what_its_compactions_are_unpacked_to() -> None:
+    item = msgspec.json.encode(packed("x" * 50_000))
+    turn = Turn(TurnStarted(turn_id="t1", api="responses", model="m", items=(item,), owner="", lease_ms=0), 1)
+    assert len(item) < 1_000
+    assert 50_000 < turn.weight_bytes < 55_000
+
+
+def test_a_compaction_is_stored_with_its_type_spelled_plainly() -> None:
+    raw = msgspec.json.encode(packed("hi")).replace(b'"compaction"', b'"\\u0063ompaction"')
+    raw = raw.replace(b"{", b'{"more":%d,' % 10**40, 1)
+    ((data, item),) = items_of([msgspec.Raw(raw)], "input")
+    assert item.type == "compaction"
+    assert b'"compaction"' not in raw
+    assert b'"compaction"' in data
 
 
 def test_what_stands_behind_a_compaction_is_not_taken() -> None:

@@ -243,6 +243,44 @@ async def test_an_unstored_turn_leaves_the_conversation_that_it_continues_as_it_
     assert again.output_text == "3: two"
 
 
+async def test_what_is_stored_behind_an_unstored_turn_makes_no_conversation_of_its_name(
+    server: Server, upstream: Upstream
+) -> None:
+    async with connected(server) as socket:
+        first = await socket.create("one", store=False, conversation="slug")
+        stored = await socket.create("two", previous_response_id=first["id"])
+    assert [message["content"] for message in upstream.messages[1]] == ["one", "1: one", "two"]
+    assert stored["conversation"] is None
+    await call(server, "GET", "/v1/conversations/slug", 404)
+    answer = await server.openai.responses.create(input="three", previous_response_id=stored["id"], model="m")
+    assert answer.output_text == "5: three"
+
+
+async def test_what_is_stored_behind_an_unstored_turn_of_a_conversation_goes_into_a_session_of_its_own(
+    server: Server, upstream: Upstream
+) -> None:
+    await server.openai.responses.create(input="one", conversation="home", model="m")
+    async with connected(server) as socket:
+        aside = await socket.create("two", conversation="home", store=False)
+        more = await socket.create("three", previous_response_id=aside["id"], store=False)
+        stored = await socket.create("four", previous_response_id=more["id"])
+    said = ["one", "1: one", "two", "3: two", "three", "5: three", "four"]
+    assert [message["content"] for message in upstream.messages[3]] == said
+    assert stored["conversation"] is None
+    again = await server.openai.responses.create(input="two", conversation="home", model="m")
+    assert again.output_text == "3: two"
+    on = await server.openai.responses.create(input="five", previous_response_id=stored["id"], model="m")
+    assert on.output_text == "9: five"
+
+
+async def test_what_is_stored_behind_an_unstored_turn_of_an_empty_conversation_leaves_it_empty(server: Server) -> None:
+    made = await server.openai.conversations.create()
+    async with connected(server) as socket:
+        aside = await socket.create("one", conversation=made.id, store=False)
+        assert text_of(await socket.create("two", previous_response_id=aside["id"])) == "3: two"
+    assert (await server.openai.conversations.items.list(made.id)).data == []
+
+
 async def test_what_is_kept_for_a_connection_has_a_limit(server: Server) -> None:
     long = "x" * (BODY_BYTES_MAX // 2)
     async with connected(server) as socket:

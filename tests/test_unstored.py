@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import msgspec
+
 from api.turns.decide import Begin, begin
 from api.turns.request import Names, TurnRequest
 from api.turns.unstored import Kept, Unstored, behind, left_by
 from eventstore.events import TurnCompleted, TurnStarted
+from projections.compaction import sealed
 from projections.session import Session
 from projections.turn import Turn
 from tests.support.facts import STREAM, started
@@ -34,6 +37,25 @@ def test_the_next_turn_begins_with_what_was_left_and_where_that_began() -> None:
     assert going_on.items == going_on.opening == (b"a", b"out", b"b")
     assert going_on.names == Names(session_id="s1")
     assert (going_on.model, going_on.continues, going_on.history) == ("m", "resp_t1", 0)
+
+
+def test_the_next_turn_sees_the_conversation_of_the_one_before_and_is_not_bound_to_it() -> None:
+    going_on = behind(unstored("resp_t1", b"a", names=Names(conversation="home")), request(b"b"))
+    assert (going_on.names, going_on.seen) == (Names(), "home")
+    assert going_on.sight == Names(conversation="home")
+    done = Turn(started("t2", "b"), 1, TurnCompleted(turn_id="t2", output=(), finish_reason="stop"), 2)
+    assert left_by("resp_t2", going_on, done, ()).names == Names(conversation="home")
+
+
+def test_the_next_turn_goes_where_the_session_header_leads_and_sees_that() -> None:
+    names = Names(session_id="s1", conversation="home")
+    going_on = behind(unstored("resp_t1", b"a", names=names), request(b"b"))
+    assert going_on.names == going_on.sight == Names(session_id="s1")
+
+
+def test_what_is_kept_is_measured_as_it_is_unpacked() -> None:
+    item = msgspec.json.encode({"type": "compaction", "encrypted_content": sealed("x" * 50_000)})
+    assert unstored("resp_t1", item).size_bytes > 50_000
 
 
 def test_a_model_that_the_next_turn_names_is_its_own() -> None:

@@ -23,10 +23,13 @@ class Entrance:
         self._histories = histories
 
     async def enter(self, request: TurnRequest) -> tuple[Session, Fork | None]:
-        """Wait for the lineage's turn and hold it until `leave`. Behind a turn that is not the newest there is a fork.
+        """Wait for the lineage's turn and hold it until `leave`. Behind a turn that is not the newest there is a fork,
+        and so there is of a conversation that is only seen.
 
         Raises `Refusal`, `LogError`.
         """
+        if request.sight != request.names and (beside := await self._beside(request)):
+            return beside
         if not request.items:
             await self._refuse_nothing_new(request)
         while True:
@@ -50,6 +53,17 @@ class Entrance:
                 forked, _ = fork
                 await self._lineages.line.enter(forked.stream)
                 return fork
+
+    async def _beside(self, request: TurnRequest) -> tuple[Session, Fork | None] | None:
+        """A session of its own behind all that was said in the conversation that is seen; None where nothing was."""
+        place = await self._lineages.directory.find(request.tenant, request.sight)
+        session = place and await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))
+        if not session or not session.newest:
+            return None
+        stream = lineage_stream(request.tenant, new_session_id())
+        forked, fork = await self._forked(session, session.newest.turn_id, stream)
+        await self._lineages.line.enter(stream)
+        return forked, fork
 
     async def _goes_on(self, session: Session, place: Place, is_matched: bool) -> bool:
         """Whether the turn joins the session's end; raises `PreviousNotFound` where it may not even fork."""
@@ -77,7 +91,7 @@ class Entrance:
 
     async def look_in(self, request: TurnRequest) -> tuple[Session, Fork | None]:
         """The session that `enter` would lead to, neither held nor claimed: for turns of which nothing is stored."""
-        place = await self._lineages.directory.find(request.tenant, request.names)
+        place = await self._lineages.directory.find(request.tenant, request.sight)
         if place is None:
             return Session(lineage_stream(request.tenant, "")), None
         session = await self._lineages.sessions.get(lineage_stream(request.tenant, place.root_id))

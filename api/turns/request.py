@@ -23,6 +23,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `turn_id` is the id that its turn is to have, where its client is told of that before it is open: such a turn waits
     for its session as long as it takes.
     `continues` is the response that its client goes on from, where that is one that the log does not have.
+    `seen` is a conversation that it sees without being part of it: what comes behind goes into a session of its own.
     With `must_exist` no session is begun. `compact_threshold_tokens` is the request's own limit for a rotation, 0 where
     it names none.
     """
@@ -49,6 +50,12 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: str = ""
     history: int = 0
     continues: str = ""
+    seen: str = ""
+
+    @property
+    def sight(self) -> Names:
+        """The names that lead to what it sees."""
+        return self.names if self.names.session_id or not self.seen else Names(conversation=self.seen)
 
     @property
     def size_bytes(self) -> int:

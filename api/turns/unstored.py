@@ -4,6 +4,11 @@ What such a turn leaves behind is where its chain began, and what was said since
 itself. The next turn is asked with those before its own: so the model sees the whole, and one that is to be stored is
 stored with all that led to it. A chain that began at the end of a session, not behind one of its responses, sees what
 that session has got since then, before its own items.
+
+A conversation's name holds for the turn that gives it. What goes on from that turn does not give it (the API takes one
+or the other), so it neither makes nor moves the conversation: what was not to be stored does not get into one so. Where
+the name leads to a conversation, the chain sees it, and what is stored goes where the connection's session header
+leads, else into a session of its own, a fork behind all that was said there; where it leads nowhere, into a new one.
 """
 
 import contextlib
@@ -19,11 +24,15 @@ from api.turns.open_turn import PLAIN, Marks
 from api.turns.request import Names, TurnRequest
 from api.turns.service import Turns
 from eventstore.events import CancelReason, TurnCompleted, TurnStarted
+from projections.messages import unpacked_bytes
 from projections.turn import Turn
 
 
 class Unstored(msgspec.Struct, frozen=True, kw_only=True):
-    """A response that only its connection knows: the names under which its chain began, and all items since."""
+    """A response that only its connection knows: the names under which its chain began, and all items since.
+
+    A conversation among the names is what the chain sees, not where it goes.
+    """
 
     response_id: str
     names: Names
@@ -32,21 +41,23 @@ class Unstored(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory."""
-        return sum(map(len, self.items))
+        """About what it takes in memory, and what it is unpacked to."""
+        return sum(map(len, self.items)) + unpacked_bytes(self.items)
 
 
 def left_by(response_id: str, request: TurnRequest, done: Turn, output: tuple[bytes, ...]) -> Unstored:
     """What a turn leaves behind that was asked with `request`; `output` is what the model said, as items."""
     items = done.started.items + output
-    return Unstored(response_id=response_id, names=request.names, items=items, model=request.model)
+    names = msgspec.structs.replace(request.names, conversation=request.names.conversation or request.seen)
+    return Unstored(response_id=response_id, names=names, items=items, model=request.model)
 
 
 def behind(unstored: Unstored, request: TurnRequest) -> TurnRequest:
-    """The turn that goes on from a response which is not in the log."""
+    """The turn that goes on from a response which is not in the log. It is bound to no conversation."""
     return msgspec.structs.replace(
         request,
-        names=unstored.names,
+        names=msgspec.structs.replace(unstored.names, conversation=""),
+        seen=unstored.names.conversation,
         items=unstored.items + request.items,
         opening=unstored.items + request.opening,
         model=request.model or unstored.model,

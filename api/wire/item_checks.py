@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from api.problem import Problem
-from api.wire.decode import body_of, encode
+from api.wire.decode import Fields, body_of, encode
 from api.wire.headers import CHARACTERS_MAX
-from projections import compaction
+from api.wire.unpacked import Unpacked
 
 ItemId = Annotated[str, msgspec.Meta(max_length=CHARACTERS_MAX, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -58,6 +58,7 @@ class InputItem(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(InputItem)
+_fields_decoder = msgspec.json.Decoder(Fields)
 # What an item must have besides its type.
 _REQUIRED = {
     "message": ("role", "content"),
@@ -80,13 +81,19 @@ _PARTS = {
 _DETAILS = ("auto", "low", "high", "original")
 
 
-def items_of(input_: str | list[msgspec.Raw], param: str) -> list[tuple[bytes, InputItem]]:
-    """Each item as it is stored, and as it was read; raises `Problem`. `param` is where they stand in the body."""
+def items_of(
+    input_: str | list[msgspec.Raw], param: str, unpacked: Unpacked | None = None
+) -> list[tuple[bytes, InputItem]]:
+    """Each item as it is stored, and as it was read; raises `Problem`. `param` is where they stand in the body; what
+    other lists of the request hold, `unpacked`, counts with them.
+    """
     raws = [msgspec.Raw(encode(input_))] if isinstance(input_, str) else input_
-    return [_item(bytes(raw), f"{param}[{index}]") for index, raw in enumerate(raws) if raw != b'""']
+    counted = unpacked or Unpacked()
+    return [_item(bytes(raw), param, index, counted) for index, raw in enumerate(raws) if raw != b'""']
 
 
-def _item(data: bytes, where: str) -> tuple[bytes, InputItem]:
+def _item(data: bytes, param: str, index: int, unpacked: Unpacked) -> tuple[bytes, InputItem]:
+    where = f"{param}[{index}]"
     if data.startswith(b'"'):
         data = encode({"type": "message", "role": "user", "content": msgspec.Raw(data)})
     item = body_of(_decoder, data, where)
@@ -100,18 +107,15 @@ def _item(data: bytes, where: str) -> tuple[bytes, InputItem]:
     for field in required:
         if getattr(item, field) is None:
             raise _missing(f"{where}.{field}")
-    if item.type == "compaction" and not compaction.opened(item.encrypted_content):
-        raise Problem(
-            "This compaction was not made by turnlog, or did not arrive whole: send it as POST /v1/responses/compact "
-            "gave it, or the conversation itself.",
-            param=f"{where}.encrypted_content",
-            code="invalid_encrypted_content",
-        )
+    if item.type == "compaction":
+        unpacked.check(item.encrypted_content, param, where)
+        # Whoever weighs it knows it by its type, spelled without escapes.
+        data = encode(body_of(_fields_decoder, data, where) | {"type": item.type})
     for field in ("content", "output", "summary"):
         parts = getattr(item, field)
         if isinstance(parts, list):
-            for index, part in enumerate(parts):
-                _check_part(part, f"{where}.{field}[{index}]")
+            for number, part in enumerate(parts):
+                _check_part(part, f"{where}.{field}[{number}]")
     if item.role == "user" and _is_blank(item.content):
         raise Problem(f"{where}.content must not be empty.", param=f"{where}.content", code="empty_message")
     return data, item

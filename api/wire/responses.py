@@ -8,6 +8,7 @@ from api.wire.decode import body_of, digest_of, encode, rest_of
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity
 from api.wire.item_checks import InputItem, items_of
 from api.wire.parameters import ContextManagement, Parameters, check_parameters
+from api.wire.unpacked import Unpacked
 
 
 class ConversationRef(msgspec.Struct):
@@ -73,10 +74,11 @@ def turn_request(request: ResponsesRequest, body: bytes, tenant: str, headers: C
     """
     if isinstance(request.input, str) and not request.input.strip():
         raise Problem("input must not be empty.", param="input", code="empty_message")
-    items = items_of(request.input, "input")
+    unpacked = Unpacked()
+    items = items_of(request.input, "input", unpacked)
     if all(item.type == "reasoning" for _, item in items):
         raise Problem("No user message found in input.", param="input", code="empty_input")
-    history = items_of(request.conversation_history or [], "conversation_history")
+    history = items_of(request.conversation_history or [], "conversation_history", unpacked)
     names = Names(
         session_id=headers.session_id,
         conversation=_conversation(request.conversation),
