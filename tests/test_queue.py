@@ -37,6 +37,7 @@ REQUEST = TurnRequest(
     background=True,
     turn_id="t1",
     history=2,
+    root_id="s1",
 )
 # Of a response that is asked for in the background, which is never over a socket: the route is its API's, the scope of
 # its key is found as it begins.

@@ -1,9 +1,11 @@
 """Where a turn goes: the lineage that its names, or the history that it resends, lead to; held, or forked."""
 
+from msgspec import structs
+
 from api.ids import new_session_id
 from api.turns import decide
 from api.turns.decide import Fork
-from api.turns.directory import RESPONSE, Place
+from api.turns.directory import RESPONSE, Place, conversation_not_found
 from api.turns.eviction import Eviction
 from api.turns.histories import Histories, is_resent
 from api.turns.lineages import Lineages
@@ -33,12 +35,15 @@ class Entrance:
             if request.must_exist:
                 await self._lineages.directory.session(request.tenant, request.names.session_id)
             matched = await self._histories.find(request) if request.history else None
-            place = matched or await self._lineages.directory.place(request.tenant, request.names)
+            deletions = self._lineages.directory.deletions
+            place = matched or await self._place(request)
+            if request.turn_id and request.names.conversation:
+                request = structs.replace(request, root_id=place.root_id)
             stream = lineage_stream(request.tenant, place.root_id)
             await self._lineages.line.enter(stream, is_patient=bool(request.turn_id))
             try:
                 session = await self._lineages.sessions.get(stream)
-                is_moved = _leads_elsewhere(request, session)
+                is_moved = _leads_elsewhere(request, session) or await self._is_renamed(request, place, deletions)
                 if not is_moved and (not place.after or await self._goes_on(session, place, matched is not None)):
                     return session, None
                 fork = None if is_moved else await self._fork(request, session, place, is_matched=matched is not None)
@@ -50,6 +55,23 @@ class Entrance:
                 forked, _ = fork
                 await self._lineages.line.enter(forked.stream)
                 return fork
+
+    async def _place(self, request: TurnRequest) -> Place:
+        """Where the turn goes; raises `ConversationNotFound` where it has waited for one that was deleted since."""
+        if not request.root_id:
+            return await self._lineages.directory.place(request.tenant, request.names)
+        place = await self._lineages.directory.find(request.tenant, request.names)
+        if place is None or place.root_id != request.root_id:
+            raise conversation_not_found(request.names.conversation)
+        return place
+
+    async def _is_renamed(self, request: TurnRequest, place: Place, deletions: int) -> bool:
+        """Whether the conversation was deleted while the turn waited, of as many deletions as there were before."""
+        directory = self._lineages.directory
+        if not request.names.conversation or directory.deletions == deletions:
+            return False
+        found = await directory.find(request.tenant, request.names)
+        return found is None or found.root_id != place.root_id
 
     async def _goes_on(self, session: Session, place: Place, is_matched: bool) -> bool:
         """Whether the turn joins the session's end; raises `PreviousNotFound` where it may not even fork."""
