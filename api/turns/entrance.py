@@ -29,21 +29,27 @@ class Entrance:
 
         Raises `Refusal`, `LogError`.
         """
+        directory = self._lineages.directory
         if not request.items:
             await self._refuse_nothing_new(request)
         while True:
             if request.must_exist:
-                await self._lineages.directory.session(request.tenant, request.names.session_id)
+                await directory.session(request.tenant, request.names.session_id)
             matched = await self._histories.find(request) if request.history else None
-            deletions = self._lineages.directory.deletions
-            place = matched or await self._place(request)
+            deletions = directory.deletions
+            if request.root_id:
+                place = await self._waited_for(request)
+            else:
+                place = matched or await directory.place(request.tenant, request.names)
             if request.turn_id and request.names.conversation:
                 request = structs.replace(request, root_id=place.root_id)
             stream = lineage_stream(request.tenant, place.root_id)
             await self._lineages.line.enter(stream, is_patient=bool(request.turn_id))
             try:
                 session = await self._lineages.sessions.get(stream)
-                is_moved = _leads_elsewhere(request, session) or await self._is_renamed(request, place, deletions)
+                is_moved = _leads_elsewhere(request, session)
+                if directory.deletions != deletions:
+                    is_moved = is_moved or await self._has_lost_name(request, place)
                 if not is_moved and (not place.after or await self._goes_on(session, place, matched is not None)):
                     return session, None
                 fork = None if is_moved else await self._fork(request, session, place, is_matched=matched is not None)
@@ -56,21 +62,18 @@ class Entrance:
                 await self._lineages.line.enter(forked.stream)
                 return fork
 
-    async def _place(self, request: TurnRequest) -> Place:
-        """Where the turn goes; raises `ConversationNotFound` where it has waited for one that was deleted since."""
-        if not request.root_id:
-            return await self._lineages.directory.place(request.tenant, request.names)
+    async def _waited_for(self, request: TurnRequest) -> Place:
+        """Where a queued turn goes; raises `ConversationNotFound` where its conversation was deleted since."""
         place = await self._lineages.directory.find(request.tenant, request.names)
         if place is None or place.root_id != request.root_id:
             raise conversation_not_found(request.names.conversation)
         return place
 
-    async def _is_renamed(self, request: TurnRequest, place: Place, deletions: int) -> bool:
-        """Whether the conversation was deleted while the turn waited, of as many deletions as there were before."""
-        directory = self._lineages.directory
-        if not request.names.conversation or directory.deletions == deletions:
+    async def _has_lost_name(self, request: TurnRequest, place: Place) -> bool:
+        """Whether the turn's conversation, if it names one, was deleted while it waited; all is asked again then."""
+        if not request.names.conversation:
             return False
-        found = await directory.find(request.tenant, request.names)
+        found = await self._lineages.directory.find(request.tenant, request.names)
         return found is None or found.root_id != place.root_id
 
     async def _goes_on(self, session: Session, place: Place, is_matched: bool) -> bool:
