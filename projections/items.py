@@ -29,7 +29,7 @@ _PREFIXES = {
     "custom_tool_call_output": "ctco",
     "compaction": "cmp",
 }
-_PART = re.compile(r"(?P<whole>(?:msg|rs)_[0-9a-f]{28})_[0-9]+")
+_PART = re.compile(r"(?P<whole>(?:msg|rs)_(?P<turn_id>[0-9a-f]{28}))_[0-9]+")
 _MADE = re.compile(r"[a-z]+_(?P<turn_id>[0-9a-z-]+?)(?:_.*)?")
 _SAID = frozenset(
     {"content", "refusal", "annotations"}
@@ -100,12 +100,14 @@ def turn_id_of(item_id: str) -> str:
     return made["turn_id"] if made else ""
 
 
-def whole_id(item_id: str) -> str:
-    """The id under which an item is taken out. A model that comes back to text or to thought begins another item each
-    time (`msg_TURN_1`), but all of them are one message to it, and go together: as `msg_TURN`.
+def whole_id(item_id: str, turn_id: str) -> str:
+    """The id under which an item is taken out of that turn.
+
+    A model that comes back to text or to thought begins another item each time (`msg_TURN_1`), but all of them are one
+    message to it, and go together: as `msg_TURN`.
     """
     part = _PART.fullmatch(item_id)
-    return part["whole"] if part else item_id
+    return part["whole"] if part and part["turn_id"] == turn_id else item_id
 
 
 def identified(started: TurnStarted, output: Sequence[bytes]) -> list[Identified]:

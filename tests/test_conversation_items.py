@@ -434,3 +434,13 @@ async def test_what_a_model_said_in_one_answer_goes_as_a_whole(lasts: Lasting, u
     output: Any = {"type": "function_call_output", "call_id": "c1", "output": "none"}
     await lasts.openai.responses.create(model="m", input=[output], conversation="trip")
     assert plain(upstream.messages[-1]) == ["rain?", None, "none"]
+
+
+async def test_ids_that_look_like_parts_of_an_answer_are_their_clients_own(lasts: Lasting, upstream: Upstream) -> None:
+    whole, part = f"msg_{'0' * 28}", f"msg_{'0' * 28}_1"
+    items = [user("keep", id=whole), user("secret", id=part)]
+    made = await lasts.openai.conversations.create(items=items)
+    await remove(lasts.server, made.id, part)
+    assert await texts_of(lasts.server, made.id) == ["keep"]
+    await ask(lasts.server, "b", made.id)
+    assert plain(upstream.messages[-1]) == ["keep", "b"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from api.models.gather import Gathered
 from api.models.model import Choice, Chunk, ModelBroke
 from api.models.sse import EVENT_BYTES_MAX, EventReader, EventTooLong
+from api.models.tidy import tidy_message
 from projections.pieces import Pieces
 
 
@@ -95,6 +96,40 @@ def test_a_name_said_again_and_an_id_made_anew_do_not_change_a_call() -> None:
     assert calls == [{"id": "c0", "function": {"name": "f", "arguments": "{}"}}]
 
 
+def test_calls_that_have_one_number_are_told_apart_by_their_ids() -> None:
+    def piece(call_id: str, name: str, arguments: object) -> dict[str, object]:
+        return {"tool_calls": [{"index": 0, "id": call_id, "function": {"name": name, "arguments": arguments}}]}
+
+    whole = gathered(piece("c1", "f", "{}"), piece("c2", "g", {"a": 1}), piece("c3", "g", "{}"))
+    calls = msgspec.json.decode(whole.answer().message)["tool_calls"]
+    said = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]
+    assert said == [("c1", "f", "{}"), ("c2", "g", '{"a":1}'), ("c3", "g", "{}")]
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"),
+    [
+        ({"role": None, "content": "hi"}, {"role": "assistant", "content": "hi"}),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": {"arguments": {"a": 1}}}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": {"arguments": '{"a":1}'}}],
+            },
+        ),
+    ],
+)
+def test_a_message_that_came_whole_is_tidied(said: dict[str, object], recorded: dict[str, object]) -> None:
+    assert msgspec.json.decode(tidy_message(msgspec.json.encode(said))) == recorded
+
+
+@pytest.mark.parametrize("said", [{"content": 5}, {"tool_calls": [1]}, {"tool_calls": {}}, {"refusal": []}])
+def test_a_message_that_came_whole_is_one(said: dict[str, object]) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        tidy_message(msgspec.json.encode({"role": "assistant"} | said))
+
+
 @pytest.mark.parametrize(
     "delta",
     [
@@ -109,7 +144,8 @@ def test_what_is_malformed_is_left_out(delta: dict[str, object]) -> None:
     whole = gathered({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}, delta, {"content": "there"})
     message = msgspec.json.decode(whole.answer().message)
     assert message["content"] == "there"
-    assert message["tool_calls"][0] == {"function": {"arguments": "{"}}
+    assert message["tool_calls"][0]["function"] == {"arguments": "{"}
+    assert message["tool_calls"][0]["id"].startswith("call_")
 
 
 def test_text_in_parts_is_text() -> None:

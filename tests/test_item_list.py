@@ -223,6 +223,9 @@ def test_a_list_of_nothing_has_no_ids() -> None:
     ("query", "param"),
     [
         ({"limit": "0"}, "limit"),
+        ({"limit": "000000001" + 20 * "0"}, "limit"),
+        ({"limit": "00000000150"}, "limit"),
+        ({"limit": "1" + 5_000 * "0"}, "limit"),
         ({"limit": "101"}, "limit"),
         ({"limit": "-1"}, "limit"),
         ({"limit": "ten"}, "limit"),

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from api.models.catalogue import KEPT_S, Catalogue
 from api.models.chat import ChatModel
-from api.models.model import ModelError
+from api.models.model import ModelError, ModelRefused
 from api.models.retries import Retries
 from api.models.router import Dialect, Upstream
 from api.models.upstream import Timeouts, UpstreamServer
@@ -93,6 +93,20 @@ async def test_a_list_is_kept_for_a_minute(model: ChatModel, upstream: Scripted)
     clock.now_s += 1
     upstream.listed = SERVED
     assert len(await catalogue.all()) == 3
+    assert upstream.lists == 2
+
+
+async def test_a_model_that_is_not_in_the_list_is_asked_for_again(model: ChatModel, upstream: Scripted) -> None:
+    clock = Clock()
+    catalogue = Catalogue(model, now_s=clock)
+    await catalogue.all()
+    upstream.listed = SERVED
+    for _ in range(2):  # asked for just now
+        with pytest.raises(ModelRefused):
+            await catalogue.one("tiny")
+        assert upstream.lists == 1
+    clock.now_s += 1
+    assert (await catalogue.one("tiny")).id == "tiny"
     assert upstream.lists == 2
 
 

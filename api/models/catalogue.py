@@ -8,6 +8,7 @@ from api.models.model import Model, ModelInfo, ModelRefused
 from api.models.refused import UNKNOWN_MODEL
 
 KEPT_S = 60.0
+MISS_S = 1.0  # after which a model that is not in the list is asked for again
 CHARACTERS_MAX = 200  # of a name that is told back
 
 
@@ -38,9 +39,13 @@ class Catalogue:
 
     async def one(self, model: str) -> ModelInfo:
         """The model of that name; raises `ModelError`: a 404 where none is listed by it."""
-        for entry in await self.all():
-            if entry.id == model:
-                return entry
+        for _ in range(2):
+            for entry in await self.all():
+                if entry.id == model:
+                    return entry
+            if self._now_s() < self._until_s - KEPT_S + MISS_S:
+                break  # asked for just now
+            self._until_s = 0.0  # it may be new, or its server may have been out of reach
         message = f"The model '{model[:CHARACTERS_MAX]}' does not exist: no model server lists it."
         raise ModelRefused(404, message, code=UNKNOWN_MODEL, param="model")
 

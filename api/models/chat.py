@@ -8,6 +8,7 @@ import msgspec
 from api.models.model import NULL, RESPONSES_ONLY, Answer, Chunk, ModelGarbage, ModelInfo, Prompt
 from api.models.refused import refusal
 from api.models.sse import EventReader
+from api.models.tidy import tidy_message
 from api.models.upstream import UpstreamServer, events_in, whole
 
 PATH = "/chat/completions"
@@ -121,11 +122,11 @@ def _answer(completion: _Completion) -> Answer:
     }
     said = {name: value for name, value in extra.items() if value not in (None, NULL)}
     return Answer(
-        message=bytes(first.message),
+        message=tidy_message(bytes(first.message)),
         finish_reason=first.finish_reason or "stop",
         usage=b"" if completion.usage == NULL else bytes(completion.usage),
         model=completion.model,
-        alternatives=tuple(bytes(choice.message) for choice in others),
+        alternatives=tuple(tidy_message(bytes(choice.message)) for choice in others),
         extra=_encode(said) if said else b"",
     )
 

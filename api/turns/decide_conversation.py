@@ -86,7 +86,7 @@ def remove(session: Session, turn: Turn, item_id: str, hand: Hand) -> list[Event
     """An item leaves the transcript, and what a rotation kept of it. `turn` is the one it came in with, as that is now.
     Raises `ItemNotFound`, `TurnInProgress`.
     """
-    item_id = whole_id(item_id)
+    item_id = whole_id(item_id, turn.turn_id)
     if item_id in turn.removed:
         raise item_not_found(item_id)
     events = decide.closed(session, hand.now_us, hand.is_gone)

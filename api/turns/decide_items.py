@@ -11,7 +11,7 @@ from typing import Any
 
 from api.turns.refusals import DuplicateItem, OutputWithoutCall, UnansweredCall
 from api.turns.request import TurnRequest
-from projections.items import turn_id_of
+from projections.items import turn_id_of, whole_id
 from projections.messages import fields
 from projections.session import Session
 from projections.turn import Turn
@@ -137,7 +137,7 @@ def _has_item(session: Session, item_id: str) -> bool:
     """Whether an item of that id is part of the transcript. Most ids say which turn they are of."""
     turn_id, quoted = turn_id_of(item_id), _quoted(item_id)
     for turn in reversed(session.current.transcript_turns):
-        if item_id in turn.removed:
+        if whole_id(item_id, turn.turn_id) in turn.removed:
             continue
         if turn.turn_id == turn_id:
             return True

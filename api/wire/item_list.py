@@ -9,16 +9,18 @@ import msgspec
 from api.problem import Problem
 from api.wire.input_items import items_of_input
 from api.wire.output import items_of
-from api.wire.query import Parameter
+from api.wire.query import Between, Direction, Order, Parameter
 from projections.items import turn_id_of, whole_id
 from projections.turn import Turn
 
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
 
+LIMIT = Between("limit", LIMIT_DEFAULT, LIMIT_MAX, "How many items at most.")
+ORDER = Order("desc")
 PAGE = (
-    Parameter("limit", "How many items at most.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
-    Parameter("order", "Newest first, or oldest.", {"enum": ["asc", "desc"], "default": "desc"}),
+    LIMIT.parameter,
+    ORDER.parameter,
     Parameter("after", "The id of the item behind which to go on.", {"type": "string"}),
 )
 
@@ -29,7 +31,7 @@ class Asked(msgspec.Struct, frozen=True):
     """Which page is asked for: so many items behind the one of the id `after`; empty for the first page."""
 
     limit: int = LIMIT_DEFAULT
-    order: Literal["asc", "desc"] = "desc"
+    order: Direction = "desc"
     after: str = ""
 
 
@@ -45,17 +47,7 @@ class ItemList(msgspec.Struct, kw_only=True):
 
 def asked_of(query: Mapping[str, str]) -> Asked:
     """The page that a query asks for; raises `Problem`."""
-    limit = query.get("limit", str(LIMIT_DEFAULT))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LIMIT_MAX):
-        raise Problem(
-            f"limit must be a whole number from 1 to {LIMIT_MAX}, got '{limit}'.", param="limit", code="invalid_value"
-        )
-    after = query.get("after", "")
-    match query.get("order", "desc"):
-        case "asc" | "desc" as order:
-            return Asked(int(limit), order, after)
-        case other:
-            raise Problem(f"order must be 'asc' or 'desc', got '{other}'.", param="order", code="invalid_value")
+    return Asked(LIMIT.of(query), ORDER.of(query), query.get("after", ""))
 
 
 def input_items(turn: Turn) -> list[Shown]:
@@ -99,12 +91,12 @@ def _in_order(turns: Iterable[Turn], asked: Asked, items_of: Callable[[Turn], li
 def _behind_removed(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list[Shown]]) -> Iterator[Shown]:
     """The items behind where `after` was: whoever takes items out page by page goes on from one that is gone."""
     for place, turn in enumerate(turns):
-        if asked.after in turn.removed:
+        if whole_id(asked.after, turn.turn_id) in turn.removed:
             whole = msgspec.structs.replace(turn, removed=())
             items = list(_in_order([whole], asked, items_of))
             ids = [item["id"] for item in items]
             if asked.after in ids:
-                behind = [item for item in items[ids.index(asked.after) + 1 :] if item["id"] not in turn.removed]
+                behind = _kept(turn, items[ids.index(asked.after) + 1 :])
                 return chain(behind, _in_order(turns[place + 1 :], asked, items_of))
     raise Problem(f"No item with id '{asked.after}' is in this list.", param="after", code="invalid_value")
 
@@ -121,4 +113,4 @@ def _behind(turns: Sequence[Turn], asked: Asked, items_of: Callable[[Turn], list
 
 
 def _kept(turn: Turn, items: Iterable[Shown]) -> list[Shown]:
-    return [item for item in items if whole_id(item["id"]) not in turn.removed]
+    return [item for item in items if whole_id(item["id"], turn.turn_id) not in turn.removed]

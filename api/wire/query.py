@@ -4,16 +4,18 @@ Handlers read with them, and the API's description tells of them.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from api.problem import Problem
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE
 
 Schema = dict[str, Any]
+Direction: TypeAlias = Literal["asc", "desc"]
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 DIGITS_MAX = 20
+SAID_BACK_MAX = 100  # characters of a text that was not understood
 
 
 class Parameter(NamedTuple):
@@ -49,6 +51,57 @@ class Whole(NamedTuple):
     def parameter(self) -> Parameter:
         """As it is described."""
         return Parameter(self.name, self.about, {"type": "integer", "minimum": 0, "default": self.default})
+
+
+class Between(NamedTuple):
+    """A whole number from 1 to a maximum, and no other."""
+
+    name: str
+    default: int
+    maximum: int
+    about: str
+
+    def of(self, query: Mapping[str, str]) -> int:
+        """The number that was sent; raises `Problem`."""
+        text = query.get(self.name, str(self.default))
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(self.maximum))
+        if not (is_number and 1 <= int(text) <= self.maximum):
+            raise Problem(
+                f"{self.name} must be a whole number from 1 to {self.maximum}, got '{text[:SAID_BACK_MAX]}'.",
+                param=self.name,
+                code="invalid_value",
+            )
+        return int(text)
+
+    @property
+    def parameter(self) -> Parameter:
+        """As it is described."""
+        schema = {"type": "integer", "minimum": 1, "maximum": self.maximum, "default": self.default}
+        return Parameter(self.name, self.about, schema)
+
+
+class Order(NamedTuple):
+    """Which end of a list comes first: the oldest (`asc`), or the newest (`desc`)."""
+
+    default: Direction
+
+    def of(self, query: Mapping[str, str]) -> Direction:
+        """The one that was sent; raises `Problem`."""
+        match query.get("order", self.default):
+            case "asc" | "desc" as order:
+                return order
+            case other:
+                raise Problem(
+                    f"order must be 'asc' or 'desc', got '{other[:SAID_BACK_MAX]}'.",
+                    param="order",
+                    code="invalid_value",
+                )
+
+    @property
+    def parameter(self) -> Parameter:
+        """As it is described."""
+        schema = {"enum": ["asc", "desc"], "default": self.default}
+        return Parameter("order", "The oldest first, or the newest.", schema)
 
 
 class Flag(NamedTuple):

@@ -11,7 +11,7 @@ from api.turns.directory import COMPLETION
 from api.wire.chat import Choice, completion
 from api.wire.checks import Metadata
 from api.wire.decode import body_of, encode
-from api.wire.query import Parameter
+from api.wire.query import Between, Order, Parameter
 from projections.completions import Stored
 from projections.messages import fields
 from projections.turn import Turn
@@ -24,14 +24,12 @@ VALUE_CHARACTERS_MAX = 512  # of metadata; no model's name is longer either
 MODEL = Parameter(
     "model", "Only those that this model answered.", {"type": "string", "maxLength": VALUE_CHARACTERS_MAX}
 )
+LIMIT = Between("limit", LIMIT_DEFAULT, LIMIT_MAX, "How many the page has at most.")
+ORDER = Order("asc")
 PAGE = (
     Parameter("after", "The id behind which the page begins.", {"type": "string", "minLength": 1}),
-    Parameter(
-        "limit",
-        "How many at most.",
-        {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
-    ),
-    Parameter("order", "By time, the oldest or the newest first.", {"enum": ["asc", "desc"], "default": "asc"}),
+    LIMIT.parameter,
+    ORDER.parameter,
 )
 
 _KEY = re.compile(r"metadata\[(?P<key>.{1,64})\]", re.DOTALL)
@@ -144,9 +142,9 @@ def page_of(query: Mapping[str, str]) -> Page:
         model=_short("model", query.get("model", "")),
         metadata=_notes(query),
         after=after["turn_id"] if after else "",
-        is_newest_first=_is_newest_first(query),
+        is_newest_first=ORDER.of(query) == "desc",
     )
-    return Page(stored, _limit(query))
+    return Page(stored, LIMIT.of(query))
 
 
 def slice_of(query: Mapping[str, str], completion_id: str) -> Slice:
@@ -157,7 +155,7 @@ def slice_of(query: Mapping[str, str], completion_id: str) -> Slice:
         if owner != completion_id or not re.fullmatch("[0-9]{1,9}", number):
             raise _invalid("after", "must be the id of one of this completion's messages")
         after = int(number)
-    return Slice(after, _limit(query), _is_newest_first(query))
+    return Slice(after, LIMIT.of(query), ORDER.of(query) == "desc")
 
 
 def new_metadata(body: bytes) -> bytes:
@@ -234,22 +232,6 @@ def _short(name: str, text: str) -> str:
     if len(text) > VALUE_CHARACTERS_MAX:
         raise _invalid(name, f"must have at most {VALUE_CHARACTERS_MAX} characters")
     return text
-
-
-def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit")
-    if text is None:
-        return LIMIT_DEFAULT
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= LIMIT_MAX:
-        raise _invalid("limit", f"must be a whole number from 1 to {LIMIT_MAX}")
-    return int(text)
-
-
-def _is_newest_first(query: Mapping[str, str]) -> bool:
-    order = query.get("order", "asc")
-    if order not in _ORDERS:
-        raise _invalid("order", f"must be {' or '.join(_ORDERS)}")
-    return order == "desc"
 
 
 def _invalid(name: str, expected: str) -> Problem:
