@@ -289,8 +289,9 @@ class TurnQueued(Fact, frozen=True, kw_only=True):
     """A turn was asked for in the background while its session was busy: it is to begin once its time has come.
 
     It will have this id, which its client was told. `items` is what opens a session, of which the last `new_items` are
-    new where one goes on, and the first `history` may be known; the names are those that the client used. The rest is
-    as in `TurnStarted`, with what only its beginning needs.
+    new where one goes on, and the first `history` may be known; the names are those that the client used, and `root_id`
+    is the lineage that the conversation led to, as it still must. The rest is as in `TurnStarted`, with what only its
+    beginning needs.
     """
 
     turn_id: str
@@ -311,6 +312,7 @@ class TurnQueued(Fact, frozen=True, kw_only=True):
     body_digest: bytes = b""
     compact_threshold_tokens: int = 0
     uses_memory: bool = True
+    root_id: str = ""
 
 
 class TurnDequeued(Fact, frozen=True, kw_only=True):

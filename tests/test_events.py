@@ -172,6 +172,9 @@ LATER: dict[str, Event] = {
     ),
     "TurnFailed-4": TurnFailed(turn_id="t1", code="c", message="m", status=500, extra=b'{"logprobs":null}'),
     "TurnCancelled-4": TurnCancelled(turn_id="t1", reason="client", extra=b'{"logprobs":null}'),
+    "TurnQueued-2": TurnQueued(
+        turn_id="t3", api="responses", model="m", items=(b"{}",), new_items=1, conversation="slug", root_id="s1"
+    ),
     "TurnCancelled-2": TurnCancelled(turn_id="t1", reason="client", output=(b"{}",), delta_lengths=(1, 2)),
 }
 NAMED = [*((type_name(event), event) for event in EXAMPLES), *LATER.items()]

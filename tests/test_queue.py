@@ -37,10 +37,11 @@ REQUEST = TurnRequest(
     background=True,
     turn_id="t1",
     history=2,
+    root_id="s1",
 )
 # Of a response that is asked for in the background, which is never over a socket: the route is its API's, the scope of
 # its key is found as it begins.
-NEVER = {"route", "idempotency_scope", "must_exist", "continues"}
+NEVER = {"route", "idempotency_scope", "must_exist", "continues", "seen"}
 T1 = queue_stream("acme", "t1")
 
 

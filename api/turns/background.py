@@ -16,6 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from api.models.model import ModelError
 from api.turns.directory import RUN, run_not_at_work
+from api.turns.idempotency import Replayed
 from api.turns.lineages import Lineages
 from api.turns.open_turn import LiveTurn
 from api.turns.refusals import KeyReused, Refusal, ShuttingDown, TooManyRuns
@@ -44,7 +45,8 @@ class Background:
 
         One that is cancelled before the turn is open, while it waits for its session, leaves nothing behind.
         """
-        self.ensure_room()
+        if not self.has_room:
+            return await self.made_before(request)
         return await self._opened(self._turns.turn(request), Run(request.tenant))
 
     async def start_again(self) -> int:
@@ -74,10 +76,20 @@ class Background:
         run = self._at_work.get(turn_id)
         return run if run and run.tenant == tenant else None
 
-    def ensure_room(self) -> None:
-        """Raise `TooManyRuns` where there is no room for one more."""
-        if len(self._tasks) >= self._runs_max:
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be launched."""
+        return len(self._tasks) < self._runs_max
+
+    async def made_before(self, request: TurnRequest) -> Replayed:
+        """The turn that the request's idempotency key has made, for where there is no room for another.
+
+        Raises `TooManyRuns` where there is none, `KeyReused`, `LineageBusy`, `LogError`.
+        """
+        made = await self._turns.made_before(request)
+        if made is None:
             raise TooManyRuns(f"Too many concurrent runs (max {self._runs_max})")
+        return made
 
     def launch(self, turn: AbstractAsyncContextManager[LiveTurn], run: Run) -> None:
         """Have a task open the turn and work on it; `run.opening` tells of that."""

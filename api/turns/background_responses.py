@@ -4,7 +4,8 @@ Theory of operation. A response in the background is a run (`api/turns/backgroun
 Mostly its turn is open within a moment, and so it is durable when its client is told: it is in progress. Where it has
 to wait for its session, the response is queued under the id that its turn will have: in the log (`api/turns/queue.py`),
 so that it waits on after a restart; and here, where it is found until its turn has come. What ends before it has begun,
-cancelled or refused, was never a turn: it is kept here for a while, to be read, and no longer than the process.
+cancelled or refused, was never a turn: it is kept for a while (`api/turns/unbegun.py`), to be read, and no longer than
+the process.
 """
 
 import asyncio
@@ -12,7 +13,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import TypeAlias
 
 from msgspec import structs
 
@@ -20,7 +20,7 @@ from api.ids import new_id
 from api.turns import decide, decide_runs
 from api.turns.background import Background
 from api.turns.directory import RESPONSE
-from api.turns.eviction import Eviction
+from api.turns.eviction import LATER, Eviction
 from api.turns.idempotency import key_reused
 from api.turns.lineages import Lineages
 from api.turns.open_turn import PLAIN, LiveTurn, Marks
@@ -29,13 +29,11 @@ from api.turns.refusals import NotInBackground, PreviousInProgress, ResponseInPr
 from api.turns.request import Names, TurnRequest
 from api.turns.run import Found, Run
 from api.turns.service import Turns
-from eventstore.log import LogError
+from api.turns.unbegun import Name, Unbegun
+from projections.turn import Turn
 
 OPEN_WITHIN_S = 0.5  # what has not begun by then is queued
 STOP_S = 5.0  # for the end of a cancelled one to be recorded
-UNBEGUN_MAX = 1_000  # of those that ended before they began, the newest
-
-_Name: TypeAlias = tuple[str, str]  # tenant, response id
 
 
 class BackgroundResponses:
@@ -49,15 +47,16 @@ class BackgroundResponses:
         self._background = background
         self._eviction = eviction
         self._queue = queue
-        self._queued: dict[_Name, tuple[Run, TurnRequest]] = {}
-        self._unbegun: dict[_Name, Run] = {}
+        self._queued: dict[Name, tuple[Run, TurnRequest]] = {}
+        self._unbegun = Unbegun()
 
     async def ask(self, request: TurnRequest) -> tuple[Found, Marks]:
         """Begin a response, or queue it, and leave it to itself; durable when this returns.
 
         Raises as `Background.start` does; what is raised only later ends the queued one.
         """
-        self._background.ensure_room()
+        if not self._background.has_room:
+            return await self._made_before(request)
         told = structs.replace(request, turn_id=new_id())
         run = self._launch(told)
         if opened := await run.begins(OPEN_WITHIN_S):
@@ -65,14 +64,11 @@ class BackgroundResponses:
             return Found(opened.session_id, opened.turn, work), opened.marks
         if earlier := self._of_same_key(request):
             run.abandon()
-            twin, asked = earlier
-            if structs.replace(asked, turn_id="") != request:
-                raise key_reused(request)
-            return Found("", twin.turn, twin), Marks(is_replayed=True)
+            return _twin(request, *earlier)
         task = self._enlist(told, run)
         try:
-            await self._queue.put(told)
-        except LogError:
+            await self._queue.put(structs.replace(told, root_id=await self._root_of(told)))
+        except LATER:
             task.cancel()
             raise
         return Found(run.opened.session_id if run.opened else "", run.turn, run), PLAIN
@@ -94,6 +90,17 @@ class BackgroundResponses:
         found = await self._find(tenant, response_id)
         may_have_ended = not (found.run or found.turn.ended) and found.turn.started.background
         return await self._find(tenant, response_id) if may_have_ended else found
+
+    async def said_until(self, tenant: str, response_id: str) -> list[Turn]:
+        """What was said before a response, oldest first, and its turn; that alone where it has not begun.
+
+        A use of it. Raises `ResponseNotFound`.
+        """
+        found = await self.find(tenant, response_id)
+        if not found.has_begun:
+            return [found.turn]
+        session, turn = await self._eviction.read(tenant, response_id)
+        return await self._lineages.reader.said_until(session, turn)
 
     async def cancel(self, tenant: str, response_id: str) -> Found:
         """Have a response end here, with what was said so far; one that has ended stays as it is.
@@ -122,7 +129,7 @@ class BackgroundResponses:
         elif run.is_queued:
             raise ResponseInProgress(f"{response_id} is queued: cancel it first, or wait for it")
         else:
-            self._unbegun.pop(name, None)
+            self._unbegun.drop(name)
             self._queued.pop(name, None)
 
     def ensure_over(self, request: TurnRequest) -> None:
@@ -137,7 +144,22 @@ class BackgroundResponses:
                 f"Previous response '{previous}' is still in progress: go on from it once it is completed."
             )
 
-    async def _let_go(self, name: _Name) -> None:
+    async def _made_before(self, request: TurnRequest) -> tuple[Found, Marks]:
+        """What the request's idempotency key has made: that needs no room. Raises `TooManyRuns` where there is none."""
+        if earlier := self._of_same_key(request):
+            return _twin(request, *earlier)
+        made = await self._background.made_before(request)
+        work = self._background.at_work(request.tenant, made.turn.turn_id)
+        return Found(made.session_id, made.turn, work), made.marks
+
+    async def _root_of(self, request: TurnRequest) -> str:
+        """The lineage that its conversation leads to now."""
+        if not request.names.conversation:
+            return ""
+        place = await self._lineages.directory.find(request.tenant, request.names)
+        return place.root_id if place else ""
+
+    async def _let_go(self, name: Name) -> None:
         """Wait until one that has ended is out of the queue: once it is deleted, nothing else tells that it began."""
         run, _ = self._queued.get(name, (None, None))
         if run and run.task and run.turn.ended:
@@ -162,7 +184,7 @@ class BackgroundResponses:
             if reason and _name(request) in self._queued:
                 await self._queue.take(request, reason)
 
-    def _waiting(self, name: _Name) -> Run | None:
+    def _waiting(self, name: Name) -> Run | None:
         """The one of that name that is queued, or ended before it began."""
         run, _ = self._queued.get(name, (None, None))
         run = run or self._unbegun.get(name)
@@ -177,12 +199,10 @@ class BackgroundResponses:
         run.task.add_done_callback(lambda _: self._over(name))
         return run.task
 
-    def _over(self, name: _Name) -> None:
+    def _over(self, name: Name) -> None:
         run, _ = self._queued.pop(name, (None, None))
         if run and run.opened is None:
-            self._unbegun[name] = run
-            if len(self._unbegun) > UNBEGUN_MAX:
-                del self._unbegun[next(iter(self._unbegun))]
+            self._unbegun.keep(name, run)
 
     def _of_same_key(self, request: TurnRequest) -> tuple[Run, TurnRequest] | None:
         """The queued one that was asked for before, in the same place, under the request's idempotency key."""
@@ -197,13 +217,20 @@ class BackgroundResponses:
         return Found(session.session_id, turn, self._background.at_work(tenant, turn.turn_id))
 
 
-def _name(request: TurnRequest) -> _Name:
+def _name(request: TurnRequest) -> Name:
     return request.tenant, RESPONSE + request.turn_id
 
 
 def _place(request: TurnRequest) -> tuple[str, Names, str]:
     """Within which an idempotency key is one, as far as it is known before the turn begins; and the key."""
     return request.tenant, request.names, request.idempotency_key
+
+
+def _twin(request: TurnRequest, twin: Run, asked: TurnRequest) -> tuple[Found, Marks]:
+    """The queued one, for another request with its key; raises `KeyReused` where that is for something else."""
+    if structs.replace(asked, turn_id="", root_id="") != request:
+        raise key_reused(request)
+    return Found("", twin.turn, twin), Marks(is_replayed=True)
 
 
 def _why_taken(run: Run, error: BaseException) -> str:

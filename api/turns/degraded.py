@@ -4,7 +4,8 @@ Theory of operation. A turn that can not be opened, because its session can not 
 answered from what its request holds: the model sees no history, and the client is told. The finished turn waits here,
 and is recorded at the end of its session, in the order in which turns were answered, as soon as the log takes it:
 retried with growing rests, and before any later turn is opened. Names that could not be resolved for lack of the log
-are resolved then; a turn that is refused then is told to the operator, whole.
+are resolved then; a turn that is refused then is told to the operator, whole. A turn in the background is not answered:
+whoever asks for one by its id is told what the log has.
 
 Waiting turns are in memory alone. There are no more than `WAITING_MAX` of `WAITING_MAX_BYTES`: after that the client is
 told what is wrong with the log. Each is in the structured log as it comes and as it goes, so that what a crash has cost
@@ -87,6 +88,8 @@ class Outage:
             try:
                 turn = await stack.enter_async_context(opened)
             except OUT_OF_REACH as error:
+                if request.background:
+                    raise  # its client could ask nobody for it: it is told of by the log alone
                 stack.enter_context(self._at_work())
                 if is_recorded:
                     stack.enter_context(self._room(request, error))

@@ -59,7 +59,7 @@ class Directory:
         self._views = views
         self._new_session_id = new_session_id
         self._known: dict[tuple[str, str, str], str] = {}
-        self._deletions = 0
+        self.deletions = 0  # of names, so far: where there was none, no name leads elsewhere
 
     async def place(self, tenant: str, names: Names) -> Place:
         """Where the turn goes that was asked for under `names`; a conversation met for the first time is claimed."""
@@ -128,17 +128,17 @@ class Directory:
 
     def forget_response(self, tenant: str, turn_id: str) -> None:
         """An evicted response leads nowhere."""
-        self._deletions += 1
+        self.deletions += 1
         self._known.pop((tenant, "response", turn_id), None)
 
     def forget_conversation(self, tenant: str, name: str) -> None:
         """A deleted conversation leads nowhere."""
-        self._deletions += 1
+        self.deletions += 1
         self._known.pop((tenant, "conversation", name), None)
 
     def forget_lineage(self, tenant: str, root_id: str) -> None:
         """A deleted lineage has no names, but for the slugs that lead to where it begins anew."""
-        self._deletions += 1
+        self.deletions += 1
         gone = [known for known, root in self._known.items() if root == root_id and known[0] == tenant]
         for known in gone:
             del self._known[known]
@@ -147,9 +147,9 @@ class Directory:
         place = await self.find(tenant, names)
         if place and await self._lookup(tenant, "conversation", names.conversation):
             return place.root_id
-        deletions = self._deletions
+        deletions = self.deletions
         root_id = await self._claim(tenant, names, place.root_id if place else names.session_id)
-        if deletions == self._deletions:
+        if deletions == self.deletions:
             self.learn(tenant, "conversation", names.conversation, root_id)
         return root_id
 
@@ -183,11 +183,11 @@ class Directory:
             return None
         if root_id := self._known.get((tenant, kind, name)):
             return root_id
-        deletions = self._deletions
+        deletions = self.deletions
         rows = await self._views.fetch(_QUERIES[kind], (tenant, name))
         if not rows:
             return None
-        if deletions == self._deletions:  # else it may be a name of what was deleted meanwhile
+        if deletions == self.deletions:  # else it may be a name of what was deleted meanwhile
             self.learn(tenant, kind, name, rows[0][0])
         return str(rows[0][0])
 

@@ -1,9 +1,11 @@
 """Where a turn goes: the lineage that its names, or the history that it resends, lead to; held, or forked."""
 
+from msgspec import structs
+
 from api.ids import new_session_id
 from api.turns import decide
 from api.turns.decide import Fork
-from api.turns.directory import RESPONSE, Place
+from api.turns.directory import RESPONSE, Place, conversation_not_found
 from api.turns.eviction import Eviction
 from api.turns.histories import Histories, is_resent
 from api.turns.lineages import Lineages
@@ -28,23 +30,29 @@ class Entrance:
 
         Raises `Refusal`, `LogError`.
         """
-        if request.sight != request.names and (beside := await self._beside(request)):
+        if request.seen and request.sight != request.names and (beside := await self._beside(request)):
             return beside
         if not request.items:
             await self._refuse_nothing_new(request)
+        return await self._enter(request)
+
+    async def _enter(self, request: TurnRequest) -> tuple[Session, Fork | None]:
+        directory = self._lineages.directory
         while True:
-            if request.must_exist:
-                await self._lineages.directory.session(request.tenant, request.names.session_id)
-            matched = await self._histories.find(request) if request.history else None
-            place = matched or await self._lineages.directory.place(request.tenant, request.names)
+            deletions = directory.deletions
+            place, matched = await self._place(request)
+            if request.turn_id and request.names.conversation:
+                request = structs.replace(request, root_id=place.root_id)
             stream = lineage_stream(request.tenant, place.root_id)
             await self._lineages.line.enter(stream, is_patient=bool(request.turn_id))
             try:
                 session = await self._lineages.sessions.get(stream)
                 is_moved = _leads_elsewhere(request, session)
-                if not is_moved and (not place.after or await self._goes_on(session, place, matched is not None)):
+                if directory.deletions != deletions:
+                    is_moved = is_moved or await self._has_lost_name(request, place)
+                if not is_moved and (not place.after or await self._goes_on(session, place, matched)):
                     return session, None
-                fork = None if is_moved else await self._fork(request, session, place, is_matched=matched is not None)
+                fork = None if is_moved else await self._fork(request, session, place, is_matched=matched)
             except BaseException:
                 self._lineages.line.leave(stream)
                 raise
@@ -53,6 +61,16 @@ class Entrance:
                 forked, _ = fork
                 await self._lineages.line.enter(forked.stream)
                 return fork
+
+    async def _place(self, request: TurnRequest) -> tuple[Place, bool]:
+        """Where the turn goes, and whether that is known by its history."""
+        directory = self._lineages.directory
+        if request.must_exist:
+            await directory.session(request.tenant, request.names.session_id)
+        if request.root_id:
+            return await self._waited_for(request), False
+        matched = await self._histories.find(request) if request.history else None
+        return matched or await directory.place(request.tenant, request.names), matched is not None
 
     async def _beside(self, request: TurnRequest) -> tuple[Session, Fork | None] | None:
         """A session of its own behind all that was said in the conversation that is seen; None where nothing was."""
@@ -64,6 +82,20 @@ class Entrance:
         forked, fork = await self._forked(session, session.newest.turn_id, stream)
         await self._lineages.line.enter(stream)
         return forked, fork
+
+    async def _waited_for(self, request: TurnRequest) -> Place:
+        """Where a queued turn goes; raises `ConversationNotFound` where its conversation was deleted since."""
+        place = await self._lineages.directory.find(request.tenant, request.names)
+        if place is None or place.root_id != request.root_id:
+            raise conversation_not_found(request.names.conversation)
+        return place
+
+    async def _has_lost_name(self, request: TurnRequest, place: Place) -> bool:
+        """Whether the turn's conversation, if it names one, was deleted while it waited; all is asked again then."""
+        if not request.names.conversation:
+            return False
+        found = await self._lineages.directory.find(request.tenant, request.names)
+        return found is None or found.root_id != place.root_id
 
     async def _goes_on(self, session: Session, place: Place, is_matched: bool) -> bool:
         """Whether the turn joins the session's end; raises `PreviousNotFound` where it may not even fork."""

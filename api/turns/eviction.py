@@ -195,10 +195,11 @@ class Eviction:
 
     async def _sweep_old(self, before_us: int) -> None:
         # An id begins with the milliseconds it was made in, so that the oldest come first in the view's own order.
+        # A turn that was queued under its id began later: `_evict` looks at that.
         before = f"{max(before_us, 0) // 1_000:012x}"
         after = ""
         while rows := await self._lineages.views.fetch(responses.MADE_BEFORE, (after, before, BATCH_ROWS)):
-            await self._evict_rows(rows, "expired")
+            await self._evict_rows(rows, "expired", before_us)
             after = rows[-1][2]
 
     async def _sweep_excess(self) -> None:
@@ -218,18 +219,25 @@ class Eviction:
             after = rows[-1][2]
         stored.has_more = False
 
-    async def _evict_rows(self, rows: Iterable[tuple[str, str, str]], reason: EvictReason) -> None:
+    async def _evict_rows(
+        self, rows: Iterable[tuple[str, str, str]], reason: EvictReason, before_us: int | None = None
+    ) -> None:
         """Evict responses by tenant, lineage and turn: those of one lineage at once."""
         for (tenant, root_id), group in groupby(sorted(rows), key=lambda row: row[:2]):
-            await self._evict(tenant, root_id, [turn_id for _, _, turn_id in group], reason)
+            await self._evict(tenant, root_id, [turn_id for _, _, turn_id in group], reason, before_us)
 
-    async def _evict(self, tenant: str, root_id: str, turn_ids: Sequence[str], reason: EvictReason) -> bool:
-        """Record that responses of a lineage are evicted; whether one is still in progress, and was left alone."""
+    async def _evict(
+        self, tenant: str, root_id: str, turn_ids: Sequence[str], reason: EvictReason, before_us: int | None = None
+    ) -> bool:
+        """Record that responses of a lineage are evicted, of those that began before a time where one is named; whether
+        one is still in progress, and was left alone.
+        """
         session = await self._lineages.sessions.get(lineage_stream(tenant, root_id))
         stored = self._of(tenant)
         found = [turn for turn in await self._lineages.sessions.find_all(session, turn_ids) if turn]
         # One that was in progress when it was chosen may have ended since: then it is among those that are kept.
         chosen = [turn for turn in found if reason == "expired" or turn.turn_id not in stored.used]
+        chosen = [turn for turn in chosen if before_us is None or turn.started_us <= before_us]
         turns = [turn for turn in chosen if turn.ended]
         await self._lineages.commit(session, partial(decide.evict_ended, turns=turns, reason=reason))
         for turn in turns:

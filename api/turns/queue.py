@@ -81,6 +81,7 @@ def _queued(request: TurnRequest) -> TurnQueued:
         body_digest=request.body_digest,
         compact_threshold_tokens=request.compact_threshold_tokens,
         uses_memory=request.uses_memory,
+        root_id=request.root_id,
     )
 
 
@@ -105,4 +106,5 @@ def _request(tenant: str, event: TurnQueued) -> TurnRequest:
         uses_memory=event.uses_memory,
         background=True,
         turn_id=event.turn_id,
+        root_id=event.root_id,
     )

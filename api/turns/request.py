@@ -21,7 +21,8 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     `history` counts those of `opening`, up to and with the last that a model said, which a client resends that names no
     session; 0 where it names one, or resends nothing, or says nothing new behind it.
     `turn_id` is the id that its turn is to have, where its client is told of that before it is open: such a turn waits
-    for its session as long as it takes.
+    for its session as long as it takes. `root_id` is the lineage that its conversation led to when it began to wait: it
+    is refused where that is so no more.
     `continues` is the response that its client goes on from, where that is one that the log does not have.
     `seen` is a conversation that it sees without being part of it: what comes behind goes into a session of its own.
     With `must_exist` no session is begun. `compact_threshold_tokens` is the request's own limit for a rotation, 0 where
@@ -51,6 +52,7 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     history: int = 0
     continues: str = ""
     seen: str = ""
+    root_id: str = ""
 
     @property
     def sight(self) -> Names:

@@ -98,6 +98,14 @@ class Turns:
         opened = self._unrecorded(request)
         return self._outage.covering(opened, request, is_recorded=False) if self._outage else opened
 
+    async def made_before(self, request: TurnRequest) -> Replayed | None:
+        """The turn that the request's idempotency key has made, None where there is none; raises as `Keys.once`."""
+        if not request.idempotency_key:
+            return None
+        with self.work.going_on():
+            async with self._keys.once(request) as claim:
+                return claim if isinstance(claim, Replayed) else None
+
     @contextlib.asynccontextmanager
     async def _once(self, request: TurnRequest) -> AsyncIterator[LiveTurn]:
         with self.work.going_on():
