@@ -125,14 +125,19 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             lineages, turns, background, eviction, Queue(log, views, lineages.directory)
         )
         parts.push_async_callback(turns.stop, 0.0)
-        if left_open := await turns.cancel_left_open():
-            _log.warning("cancelled turns that a crash had left open", turns=left_open)
+        await _take_up(turns, background, responses_)
         await parts.enter_async_context(eviction.sweeping())
-        if restarted := await background.start_again():
-            _log.warning("started runs again that were cut short", runs=restarted)
-        if queued := await responses_.ask_again():
-            _log.warning("responses that were queued wait on", responses=queued)
         yield
+
+
+async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:
+    """What the process before this one has left, before any request is let in."""
+    if left_open := await turns.cancel_left_open():
+        _log.warning("cancelled turns that a crash had left open", turns=left_open)
+    if restarted := await background.start_again():
+        _log.warning("started runs again that were cut short", runs=restarted)
+    if queued := await responses_.ask_again():
+        _log.warning("responses that were queued wait on", responses=queued)
 
 
 _DIALECTS: dict[Dialect, Callable[[UpstreamServer], Model]] = {"chat": ChatModel, "responses": ResponsesModel}
