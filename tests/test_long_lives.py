@@ -85,8 +85,7 @@ class World:
         name = NAMES[one % len(NAMES)]
         lineage = self.slugs.get(name)
         if lineage is None or lineage.is_deleted:
-            root = lineage.ids[0] if lineage else ""
-            lineage = self.slugs[name] = self._new(root)
+            lineage = self.slugs[name] = self._new("")  # a name of what was deleted begins anew, under another id
         await self._turn(lineage, text, conversation=name)
 
     async def _turn_by_response(self, one: int, _: int, text: str) -> None:
