@@ -1,7 +1,5 @@
 """Responses that are made in the background: the answer at once, the stream to whoever asks, the end on request."""
 
-import contextlib
-
 from aiohttp import web
 
 from api.context import ECHO, RESPONSES, TENANT, answer, continuity_of
@@ -42,9 +40,7 @@ async def follow(request: web.Request, found: Found, after: int = -1) -> web.Str
             await found.run.begun()
         if found.has_begun:
             await stream.send(writer.opening())
-        async with contextlib.aclosing(found.chunks()) as batches:
-            async for batch in batches:
-                await stream.send(b"".join(map(writer.piece, batch)))
+        await stream.tell_rest(found.chunks(), writer.piece)
         await stream.send(writer.ending(found.turn))
         return await stream.end()
 

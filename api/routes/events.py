@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Self
 
 from aiohttp import web
 
 from api.context import SETTINGS
+from api.models.model import Chunk
 
 STALL_S = 60.0
 KEEPALIVE = b": keepalive\n\n"
@@ -69,6 +70,12 @@ class EventStream:
             if not self._response.prepared:
                 await self._response.prepare(self._request)
             await self._response.write(frames)
+
+    async def tell_rest(self, batches: AsyncGenerator[Sequence[Chunk], None], piece: Callable[[Chunk], bytes]) -> None:
+        """Send what `piece` makes of an answer that goes on without this client, up to its end."""
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                await self.send(b"".join(map(piece, batch)))
 
     async def end(self) -> web.StreamResponse:
         """Send what is left and close the stream. Raises `ConnectionError` where the client reads nothing."""

@@ -1,7 +1,5 @@
 """/v1/runs: turns that go on without their client."""
 
-import contextlib
-
 from aiohttp import web
 
 from api.context import ECHO, KEYRING, RESPONSES, RUNS, TENANT, answer, body_of, continuity_of, with_model
@@ -50,9 +48,7 @@ async def events(request: web.Request) -> web.StreamResponse:
         await stream.begin()
         writer = RunStream(found.turn, after)
         await stream.send(writer.opening())
-        async with contextlib.aclosing(found.chunks()) as batches:
-            async for batch in batches:
-                await stream.send(b"".join(map(writer.piece, batch)))
+        await stream.tell_rest(found.chunks(), writer.piece)
         await stream.send(writer.ending(found.turn))
         return await stream.end()
 

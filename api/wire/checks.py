@@ -27,12 +27,6 @@ class Part(msgspec.Struct):
     text: str | None = None
 
 
-class NamedTool(msgspec.Struct):
-    """A tool choice that names one."""
-
-    type: str
-
-
 class Tool(msgspec.Struct):
     """A tool, as far as it is checked here."""
 

@@ -89,7 +89,7 @@ def items_of(
     """
     raws = [msgspec.Raw(encode(input_))] if isinstance(input_, str) else input_
     counted = unpacked or Unpacked()
-    return [_item(bytes(raw), param, index, counted) for index, raw in enumerate(raws) if raw != b'""']
+    return [_item(bytes(raw), param, index, counted) for index, raw in enumerate(raws)]
 
 
 def _item(data: bytes, param: str, index: int, unpacked: Unpacked) -> tuple[bytes, InputItem]:

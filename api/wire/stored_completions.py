@@ -34,7 +34,6 @@ PAGE = (
 
 _KEY = re.compile(r"metadata\[(?P<key>.{1,64})\]", re.DOTALL)
 _COMPLETION_ID = re.compile(rf"{COMPLETION}(?P<turn_id>[0-9a-z]{{1,64}})")
-_ORDERS = ("asc", "desc")
 
 
 class Page(msgspec.Struct, frozen=True):
