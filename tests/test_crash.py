@@ -124,8 +124,7 @@ async def test_a_kill_while_the_model_thinks_leaves_slug_and_previous_response_u
     ]
     async with asyncio.timeout(WAIT_S):
         await upstream.wait_for_requests(3)
-    await process.kill9()
-    outcomes = await asyncio.gather(*lost, return_exceptions=True)
+    outcomes = await process.kill9(*lost)
     assert all(isinstance(outcome, aiohttp.ClientError) for outcome in outcomes)
 
     upstream.gate.set()

@@ -556,8 +556,7 @@ async def test_turns_that_died_with_the_server_are_done_once_under_their_keys(up
     upstream.gate.clear()
     lost = [asyncio.create_task(take(server, "go on", door, door, key="k")) for door in DOORS]
     await reached(upstream, before + len(DOORS), *lost)
-    await process.kill9()
-    await asyncio.gather(*lost, return_exceptions=True)
+    await process.kill9(*lost)
     upstream.gate.set()
     server = (process := await start()).server
     for door in DOORS:
@@ -687,8 +686,7 @@ async def test_a_kill_keeps_every_answer_and_marks_the_questions_that_have_none(
     upstream.gate.clear()
     lost = [asyncio.create_task(take(server, "lost", door, door)) for door in DOORS]
     await reached(upstream, before + len(DOORS), *lost)
-    await process.kill9()
-    await asyncio.gather(*lost, return_exceptions=True)
+    await process.kill9(*lost)
     upstream.gate.set()
     server = (process := await start("--runs-after-crash", "cancel")).server
     for door in DOORS:
@@ -921,8 +919,7 @@ async def test_kills_in_the_midst_of_parallel_turns_corrupt_nothing(
         sessions = [f"s{number}" for number in range(6)]
         talks = [asyncio.create_task(talk(process.server, s, 1_000 * len(answered.get(s, ())))) for s in sessions]
         await reached(upstream, before + 100, *talks)
-        await process.kill9()
-        await asyncio.gather(*talks, return_exceptions=True)
+        await process.kill9(*talks)
     await turnlog("replay", "--data", str(data), "--verify")
     for path in data.glob("*.db"):
         with sqlite3.connect(path) as database:

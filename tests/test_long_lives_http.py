@@ -208,8 +208,7 @@ async def test_a_crash_in_the_turn_that_rotated_leaves_one_tip_and_no_half_turn(
         await asyncio.wait([turn, holds], return_when=asyncio.FIRST_COMPLETED)
         texts.append(text)
     texts.pop()
-    await process.kill9()
-    await asyncio.gather(turn, return_exceptions=True)
+    await process.kill9(turn)
     upstream.script = answering
     upstream.gate.set()
     process = await start(env=ENV)

@@ -331,9 +331,7 @@ async def test_a_crash_while_the_summary_is_written_leaves_the_session_as_it_was
         await turn
         upstream.gate.clear()
         number += 1
-    await process.kill9()
-    turn.cancel()
-    await asyncio.gather(turn, return_exceptions=True)
+    await process.kill9(turn)
     upstream.gate.set()
     process = await Process.start(data, "--upstream", upstream.url, env=env)
     try:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,15 +112,23 @@ class Process:
         """What the server wrote to stderr."""
         return self._log_path.read_text()
 
-    async def kill9(self) -> None:
-        await self._end(signal.SIGKILL)
+    async def kill9(self, *requests: Awaitable[Any]) -> Sequence[Any]:
+        """SIGKILL; what became of these requests that were under way.
+
+        A test that has any names them: closing aiohttp's client under a reader that has not yet seen the hang-up leaves
+        the reader waiting for good.
+        """
+        self.popen.send_signal(signal.SIGKILL)
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        await self._ended()
+        return outcomes
 
     async def terminate(self) -> int:
         """SIGTERM; the exit code."""
-        return await self._end(signal.SIGTERM)
+        self.popen.send_signal(signal.SIGTERM)
+        return await self._ended()
 
-    async def _end(self, number: int) -> int:
-        self.popen.send_signal(number)
+    async def _ended(self) -> int:
         code = await asyncio.to_thread(self.popen.wait, 30)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
