@@ -8,7 +8,7 @@
 
 The chain commits to the digest of the data and not to the data, so that an event's content can be replaced by its
 digest when the law asks for it, and everything still verifies. The salt keeps the digest of a short content from being
-guessed.
+guessed. Data of exactly 32 bytes is such a digest: salt and name alone make every event longer.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 SALT_BYTES = 16
+DIGEST_BYTES = 32
 GENESIS = bytes(32)
 
 _sha256 = hashlib.sha256
@@ -31,7 +32,17 @@ def link(previous: bytes, position: int, stream: str, version: int, type_: str, 
     """The hash of an event whose predecessor in the log has the hash `previous`."""
     name, kind = stream.encode(), type_.encode()
     header = _HEADER.pack(position, version, recorded_us, len(name), len(kind))
-    return _sha256(b"".join((previous, header, name, kind, _sha256(data).digest()))).digest()
+    return _sha256(b"".join((previous, header, name, kind, digest(data)))).digest()
+
+
+def is_erased(data: bytes) -> bool:
+    """Whether the content was taken out, and `data` is its digest."""
+    return len(data) == DIGEST_BYTES
+
+
+def digest(data: bytes) -> bytes:
+    """What the chain commits to: the same before and after the data was erased."""
+    return data if len(data) == DIGEST_BYTES else _sha256(data).digest()
 
 
 class BrokenChain(Exception):

@@ -264,6 +264,19 @@ class SessionDeleted(Fact, frozen=True, kw_only=True):
     """The lineage is gone for its clients: nothing of it can be read, found or continued. Its ids are free again."""
 
 
+class SessionErased(Fact, frozen=True, kw_only=True):
+    """The content of a lineage that had been deleted was taken out of the log for good: its events keep the digests of
+    what they held.
+
+    `ranges` are the positions that lost their content, first and last of each run: the lineage's own, those of its
+    conversations and of its queued turns. `by` says who asked for it, `why` for what reason.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    by: str
+    why: str
+
+
 class ConversationCreated(Fact, frozen=True, kw_only=True):
     """A name was claimed, with the root session id that it leads to; again in its stream once that was deleted.
 
@@ -322,7 +335,13 @@ class TurnDequeued(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-Event: TypeAlias = (
+class Erased(Fact, frozen=True, kw_only=True):
+    """What is read where a fact was erased, and never stored: all that is known of the fact is its type."""
+
+    kind: str
+
+
+Stored: TypeAlias = (
     SessionStarted
     | TurnStarted
     | TurnRestarted
@@ -339,24 +358,26 @@ Event: TypeAlias = (
     | SessionAnnotated
     | SessionEnded
     | SessionDeleted
+    | SessionErased
     | ConversationCreated
     | ConversationUpdated
     | ConversationDeleted
     | TurnQueued
     | TurnDequeued
 )
+Event: TypeAlias = Stored | Erased
 
-EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)
-_NAMES = {cls: cls.__name__ for cls in EVENT_TYPES}
+STORED_TYPES: tuple[type[Stored], ...] = get_args(Stored)
+_NAMES = {cls: cls.__name__ for cls in STORED_TYPES}
 _KNOWN = frozenset(_NAMES.values())
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+_decoder: msgspec.msgpack.Decoder[Stored] = msgspec.msgpack.Decoder(Stored)
 
 
 def type_name(event: Event) -> str:
     """The stored name of the event's type."""
-    return _NAMES[type(event)]
+    return event.kind if isinstance(event, Erased) else _NAMES[type(event)]
 
 
 def encode(event: Event) -> bytes:
@@ -364,7 +385,7 @@ def encode(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
-def decode(data: bytes) -> Event:
+def decode(data: bytes) -> Stored:
     """The event in `data`; raises `msgspec.DecodeError`. `why_not` then tells what is wrong with it."""
     return _decoder.decode(data)
 

@@ -17,8 +17,8 @@ import aiosqlite
 import msgspec
 
 from eventstore import chain, schema
-from eventstore.chain import GENESIS, SALT_BYTES, BrokenChain, Row
-from eventstore.events import Event, decode, why_not
+from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row, is_erased
+from eventstore.events import Erased, Event, decode, why_not
 from eventstore.lock import exclusive
 from eventstore.log import Head, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
 from eventstore.writer import BATCH_ROWS_MAX, Writer
@@ -174,8 +174,12 @@ async def _rows(connection: aiosqlite.Connection, sql: str, parameters: Iterable
 def _decoded(rows: Iterable[Row]) -> list[Recorded]:
     try:
         return [
-            Recorded(position, stream, version, recorded_us, decode(data[SALT_BYTES:]), hash_)
-            for position, stream, version, _, recorded_us, data, hash_ in rows
+            Recorded(
+                *(position, stream, version, recorded_us),
+                Erased(kind=type_) if len(data) == DIGEST_BYTES else decode(data[SALT_BYTES:]),
+                hash_,
+            )
+            for position, stream, version, type_, recorded_us, data, hash_ in rows
         ]
     except (msgspec.DecodeError, TypeError):
         raise _unreadable(rows) from None
@@ -185,7 +189,7 @@ def _unreadable(rows: Iterable[Row]) -> LogError:
     """Which of the rows can not be read, and what it would take."""
     for position, _, _, type_, _, data, _ in rows:
         try:
-            reason = why_not(type_, data[SALT_BYTES:])
+            reason = None if is_erased(data) else why_not(type_, data[SALT_BYTES:])
         except TypeError:
             return LogDamaged(position, "the row does not hold an event")
         if reason:

@@ -20,6 +20,7 @@ from eventstore.events import (
     ConversationCreated,
     ConversationDeleted,
     ConversationUpdated,
+    Erased,
     ItemRemoved,
     ItemsAdded,
     ResponseAnnotated,
@@ -27,6 +28,7 @@ from eventstore.events import (
     SessionAnnotated,
     SessionDeleted,
     SessionEnded,
+    SessionErased,
     SessionRenamed,
     SessionStarted,
     TurnCancelled,
@@ -57,11 +59,13 @@ Rarer: TypeAlias = (
     | SessionAnnotated
     | SessionEnded
     | SessionDeleted
+    | SessionErased
     | ConversationCreated
     | ConversationUpdated
     | ConversationDeleted
     | TurnQueued
     | TurnDequeued
+    | Erased
 )
 
 _SESSION_OVERHEAD_BYTES = 1_500
@@ -202,6 +206,8 @@ class Session:
                 self.end_reason = self.end_reason or event.reason
             case SessionDeleted():
                 self._reset(NOTHING)
+            case SessionErased() | Erased():
+                pass  # what was erased had been deleted before
             case ConversationCreated() | ConversationUpdated() | ConversationDeleted():
                 pass  # live in the conversation's own stream
             case TurnQueued() | TurnDequeued():

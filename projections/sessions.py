@@ -17,6 +17,7 @@ from eventstore.events import (
     ConversationCreated,
     ConversationDeleted,
     ConversationUpdated,
+    Erased,
     ItemRemoved,
     ItemsAdded,
     ResponseAnnotated,
@@ -24,6 +25,7 @@ from eventstore.events import (
     SessionAnnotated,
     SessionDeleted,
     SessionEnded,
+    SessionErased,
     SessionRenamed,
     SessionStarted,
     TurnCancelled,
@@ -208,6 +210,8 @@ Rarer: TypeAlias = (
     | ItemRemoved
     | TurnQueued
     | TurnDequeued
+    | SessionErased
+    | Erased
 )
 OF = (
     *(SessionStarted, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled),
@@ -263,6 +267,8 @@ def _rarer(event: Rarer, tenant: str, root_id: str, now_us: int) -> Iterable[Sta
             | ConversationDeleted()
             | TurnQueued()
             | TurnDequeued()
+            | SessionErased()
+            | Erased()
         ):
             pass  # nothing that a list shows
         case _:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from eventstore.chain import GENESIS
-from eventstore.events import EVENT_TYPES
+from eventstore.events import STORED_TYPES, Erased
 from eventstore.log import Head, Recorded
 from projections.gathered import Gathered
 from projections.view import Deletion, View
@@ -42,7 +42,7 @@ class ViewStore:
                 for view, gathered in zip(views, self._gathered, strict=True)
                 if event_type in view.of
             ]
-            for event_type in EVENT_TYPES
+            for event_type in (*STORED_TYPES, Erased)
         }
         self._settle = [sql for view in views for sql in view.settle]
         self._forgets = [view.forget for view in views if view.forget]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from eventstore.events import (
-    EVENT_TYPES,
+    STORED_TYPES,
     CompressionRotated,
     ConversationAdvanced,
     ConversationCreated,
@@ -23,6 +23,7 @@ from eventstore.events import (
     SessionAnnotated,
     SessionDeleted,
     SessionEnded,
+    SessionErased,
     SessionRenamed,
     SessionStarted,
     TurnCancelled,
@@ -106,6 +107,7 @@ EXAMPLES: list[Event] = [
     ItemRemoved(turn_id="t2", item_id="msg_t2_i0", base=3, rest=b'{"role":"assistant","content":"so"}'),
     ConversationUpdated(metadata=b'{"a":"b"}'),
     ConversationDeleted(),
+    SessionErased(ranges=((1, 4), (9, 9)), by="tenant acme", why="asked for by the user"),
     TurnQueued(
         turn_id="t3",
         api="responses",
@@ -182,7 +184,7 @@ NAMES = [name for name, _ in NAMED]
 
 
 def test_there_is_an_example_of_every_type() -> None:
-    assert {type(event) for event in EXAMPLES} == set(EVENT_TYPES)
+    assert {type(event) for event in EXAMPLES} == set(STORED_TYPES)
 
 
 @pytest.mark.parametrize(("name", "event"), NAMED, ids=NAMES)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from tools import audit, bench, keys, replay, serve
+from tools import bench, keys, replay, serve
+from tools.audit.command import audit
 from tools.options import GC_THRESHOLD, load_config
 
 
@@ -28,6 +29,6 @@ def main() -> None:
 
 main.add_command(serve.serve)
 main.add_command(replay.replay)
-main.add_command(audit.audit)
+main.add_command(audit)
 main.add_command(keys.keys)
 main.add_command(bench.bench)

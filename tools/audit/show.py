@@ -1,13 +1,13 @@
-"""`turnlog audit`: what the log holds, for those who have to know."""
+"""`turnlog audit show`: the events of a session."""
 
 import asyncio
-import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from api.wire.recorded import event_object, fields_of, rfc3339
 from eventstore.events import CompressionRotated, lineage_stream, parse_stream, type_name
 from eventstore.log import LogError, Recorded
 from eventstore.sqlite import SqliteLog
@@ -17,12 +17,7 @@ LINE_CHARACTERS = 200
 SAID_CHARACTERS = 100
 
 
-@click.group()
-def audit() -> None:
-    """Read the log itself. Works beside a running server and without one."""
-
-
-@audit.command(short_help="A session's events, one line each.")
+@click.command(short_help="A session's events, one line each.")
 @click.argument("session")
 @click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
 @click.option("--json", "as_json", is_flag=True, help="Whole events, one JSON object a line.")
@@ -39,7 +34,7 @@ def show(session: str, tenant: str, as_json: bool, data: Path) -> None:
     if not events:
         raise click.ClickException(f"tenant '{tenant}' has no session '{session}' in {data}")
     for recorded in events:
-        click.echo(_json_line(recorded) if as_json else _line(recorded))
+        click.echo(msgspec.json.encode(event_object(recorded)).decode() if as_json else _line(recorded))
 
 
 async def _read(data: Path, tenant: str, session: str) -> list[Recorded]:
@@ -62,18 +57,15 @@ async def _stream_of(log: SqliteLog, tenant: str, session: str) -> str | None:
     return None
 
 
-def _time(recorded_us: int) -> str:
-    moment = datetime.datetime.fromtimestamp(recorded_us // 1_000_000, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{recorded_us % 1_000_000:06d}Z"
-
-
 def _line(recorded: Recorded) -> str:
     """One event on one line: where it stands, and what it says first."""
-    plain = _plain(recorded)
+    plain = fields_of(recorded)
     said = " ".join(_said(message) for name in ("items", "output") for message in plain.pop(name, ()))
     rest = {name: value for name, value in plain.items() if value not in ("", [], {}, None)}
     content = " ".join([said, *(f"{name}={_short(value)}" for name, value in rest.items())]).strip()
-    head = f"{recorded.position:>8} {recorded.version:>5} {_time(recorded.recorded_us)} {type_name(recorded.event):<20}"
+    head = (
+        f"{recorded.position:>8} {recorded.version:>5} {rfc3339(recorded.recorded_us)} {type_name(recorded.event):<20}"
+    )
     line = f"{head} {' '.join(content.split())}"
     return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"
 
@@ -85,37 +77,6 @@ def _said(message: Any) -> str:
     content = message.get("content")
     text = content if isinstance(content, str) else _short({k: v for k, v in message.items() if k != "role" and v})
     return f"{message.get('role') or message.get('type')}: {_short(text[:SAID_CHARACTERS])!r}"
-
-
-def _json_line(recorded: Recorded) -> str:
-    line = {
-        "position": recorded.position,
-        "stream": recorded.stream,
-        "version": recorded.version,
-        "recorded_at": _time(recorded.recorded_us),
-        "type": type_name(recorded.event),
-        "data": _plain(recorded),
-        "hash": recorded.hash.hex(),
-    }
-    return msgspec.json.encode(line).decode()
-
-
-def _plain(recorded: Recorded) -> dict[str, Any]:
-    """The event's fields; JSON that was kept as bytes shown as the JSON it is, other bytes in hexadecimal."""
-    fields: dict[str, Any] = msgspec.to_builtins(recorded.event, builtin_types=(bytes,))
-    del fields["type"]
-    return {name: _shown(value) for name, value in fields.items()}
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, bytes):
-        try:
-            return msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            return value.hex()
-    if isinstance(value, list | tuple):
-        return [_shown(entry) for entry in value]
-    return value
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""`turnlog audit`: what the log holds, for those who have to know."""

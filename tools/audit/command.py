@@ -1,0 +1,13 @@
+"""`turnlog audit`: its commands."""
+
+import click
+
+from tools.audit import show
+
+
+@click.group()
+def audit() -> None:
+    """Read the log itself. Works beside a running server and without one."""
+
+
+audit.add_command(show.show)
