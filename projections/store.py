@@ -121,6 +121,15 @@ class ViewStore:
             execute("COMMIT")
         self.head = self._staged
 
+    def abandon(self) -> None:
+        """Take back what was staged and not committed."""
+        with _usable():
+            if self._connection.in_transaction:
+                self._connection.rollback()
+        for gathered in self._gathered:
+            gathered.clear()
+        self._staged = self.head
+
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
