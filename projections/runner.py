@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self
 import structlog
 
 from eventstore.log import EventLog, LogDamaged, LogError, LogUnavailable, LogUnreadable
+from projections.outdated import renew_outdated
 from projections.readers import LOOKUPS, SEARCHES, Readers, read
 from projections.rebuild import catch_up, deletions_in, finished, in_slices, no_progress, rebuild
 from projections.store import ViewStore, ViewsUnusable
@@ -79,6 +80,7 @@ class Runner:
         try:
             await runner._successors.take_up()
             try:
+                await renew_outdated(log, path, views, progress)
                 await runner._use(await checked(log, path, views))
             except ViewsUnusable as error:
                 await runner._renew(error, progress)

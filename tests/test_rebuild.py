@@ -10,7 +10,8 @@ import pytest
 from eventstore.sqlite import SqliteLog
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner, ViewsUnavailable
-from projections.store import Snapshot, ViewsUnusable
+from projections.snapshot import Snapshot
+from projections.store import ViewsUnusable
 from projections.succession import building_of, next_of
 from projections.views import VIEWS
 from tests.support.facts import completed, session_started, started
