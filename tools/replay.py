@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import datetime
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from api.wire.moment import Moment
 from eventstore.log import LogError
 from eventstore.sqlite import SqliteLog
 from projections.comparison import Comparison, compare, told
@@ -19,31 +19,11 @@ from projections.store import ViewsUnusable
 from projections.succession import building_of, remove
 from projections.views import VIEWS
 from tools.handover import rebuild_live
+from tools.moments import MOMENT
 from tools.options import data_option
 from tools.progress import bar
 
 Until = Callable[[int, int], bool]
-
-
-class Moment(click.ParamType[Until]):
-    """A position of the log, or a time as RFC 3339 has it."""
-
-    name = "POSITION|TIME"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Until:
-        """A predicate that is true of every event after the moment."""
-        text = str(value)
-        if text.isascii() and text.isdigit():
-            last = int(text)
-            return lambda position, _recorded_us: position > last
-        try:
-            moment = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"'{text}' is neither a position nor a time such as 2026-11-20T12:00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"'{text}' lacks a time zone: end it with Z or an offset", param, ctx)
-        last_us = int(moment.timestamp() * 1_000_000)
-        return lambda _position, recorded_us: recorded_us > last_us
 
 
 def _never(_position: int, _recorded_us: int) -> bool:
@@ -52,7 +32,7 @@ def _never(_position: int, _recorded_us: int) -> bool:
 
 @click.command()
 @data_option
-@click.option("--until", type=Moment(), default=None, help="Stop after this position or time; needs --into.")
+@click.option("--until", type=MOMENT, default=None, help="Stop after this position or time; needs --into.")
 @click.option(
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -69,7 +49,7 @@ def _never(_position: int, _recorded_us: int) -> bool:
     multiple=True,
     help="Compare this view alone; repeatable; with --verify.",
 )
-def replay(data: Path, until: Until | None, into: Path | None, verify: bool, names: tuple[str, ...]) -> None:
+def replay(data: Path, until: Moment | None, into: Path | None, verify: bool, names: tuple[str, ...]) -> None:
     """Rebuild the views from the log.
 
     Beside a running server too: it goes on serving, and switches over to the rebuilt views when they are whole.
@@ -83,7 +63,7 @@ def replay(data: Path, until: Until | None, into: Path | None, verify: bool, nam
     if into:
         _check_place(into, data)
     try:
-        asyncio.run(_verify(data, names) if verify else _rebuild(data, into, until or _never))
+        asyncio.run(_verify(data, names) if verify else _rebuild(data, into, until.is_after if until else _never))
     except (LogError, ViewsUnusable, OSError) as error:
         raise click.ClickException(str(error)) from error
 
