@@ -14,7 +14,7 @@ from projections.views import VIEWS
 from tests.support.server import Process, Server, serving, turnlog_command
 from tools.cli import main
 
-EXPECTED = []
+EXPECTED: list[str] = []
 
 
 async def verify(data: Path, *arguments: str) -> tuple[int, str]:
