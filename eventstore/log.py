@@ -6,7 +6,8 @@ LogError
 ├── LogUnavailable     the storage failed (full disk, I/O error): nothing was recorded
 ├── LogDamaged         stored history was altered or lost: names the first bad position
 ├── LogUnreadable      stored by a newer turnlog: names the position, the type and the version needed
-└── LogLocked          another process writes to this log: names it
+├── LogLocked          another process writes to this log: names it
+└── LogReadOnly        it is served as it was at a moment: nothing can be recorded
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -33,6 +34,36 @@ class Head(NamedTuple):
 
     position: int
     hash: bytes
+
+
+class Part(NamedTuple):
+    """Which events of the log are wanted: those for which all that is said holds.
+
+    After one position up to and with another; of one `stream`, or of all streams of one `tenant`; in a stream after one
+    version up to and with another; of certain `types`, by their stored names (empty: of all).
+    """
+
+    after_position: int = 0
+    until_position: int | None = None
+    tenant: str = ""
+    stream: str = ""
+    after_version: int = 0
+    until_version: int | None = None
+    types: frozenset[str] = frozenset()
+
+
+class Selected(NamedTuple):
+    """What was found of a part. `looked_to` is a position: whatever is wanted up to it is in `events`.
+
+    With `is_all` there was nothing more of it behind that when it was looked for.
+    """
+
+    events: list[Recorded]
+    looked_to: int
+    is_all: bool
+
+
+EVENTS_MAX = 1_000  # of a part, found at a time
 
 
 class LogError(Exception):
@@ -80,6 +111,10 @@ class LogLocked(LogError):
     """Another process holds the log for writing."""
 
 
+class LogReadOnly(LogError):
+    """Nothing can be recorded here."""
+
+
 class EventLog(Protocol):
     """An append-only log of events, in streams that are versioned from 1, in one global order from 1 without gaps."""
 
@@ -98,6 +133,12 @@ class EventLog(Protocol):
 
     async def at(self, positions: Sequence[int]) -> list[Recorded]:
         """The events at those positions, in the log's order, without those that lack. Raises like `read`."""
+        ...
+
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """The next events of a part of the log, in order, at most `limit` (1 to `EVENTS_MAX`), and how far it was
+        looked through for them: a look is bounded. It reads in steps, between which others read. Raises like `read`.
+        """
         ...
 
     def read_all(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:

@@ -16,11 +16,21 @@ from typing import Self, cast
 import aiosqlite
 import msgspec
 
-from eventstore import chain, schema
+from eventstore import chain, places, schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row, is_erased
 from eventstore.events import Erased, Event, decode, why_not
 from eventstore.lock import exclusive
-from eventstore.log import Head, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
+from eventstore.log import (
+    EVENTS_MAX,
+    Head,
+    LogDamaged,
+    LogError,
+    LogUnavailable,
+    LogUnreadable,
+    Part,
+    Recorded,
+    Selected,
+)
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = "log.db"
@@ -67,6 +77,7 @@ class SqliteLog:
         if not path.exists():
             raise LogUnavailable(f"there is no log in {directory}: expected {path}")
         async with contextlib.AsyncExitStack() as resources:
+            resources.push_async_callback(_tidy, path, _has_beside(path))
             reading = await _connect(resources, path, "ro")
             with _readable():
                 head, _ = await _find_head(reading)
@@ -111,6 +122,12 @@ class SqliteLog:
             with _undamaged():
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
         return _decoded([cast("Row", row) for *row, _ in rows])
+
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """See `EventLog.select`."""
+        newest = self.head().position if self._writer else (await self._fetch(schema.NEWEST, ()))[0][0] or 0
+        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX))
+        return Selected(await self.at(found.positions), found.looked_to, found.is_all)
 
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`. `check=False` leaves the hashes unchecked, for those who have just done it."""
@@ -223,6 +240,22 @@ def _immutable(path: Path) -> str:
     """
     is_closed = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
     return "&immutable=1" if is_closed else ""
+
+
+def _has_beside(path: Path) -> bool:
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+async def _tidy(path: Path, had_beside: bool) -> None:
+    """Remove what SQLite puts beside a file that is only read, unless it was there, or others have come to use it.
+
+    SQLite itself does so as the last connection that could write is closed.
+    """
+    if had_beside or not _has_beside(path):
+        return
+    with contextlib.suppress(aiosqlite.DatabaseError):
+        async with aiosqlite.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True) as last:
+            await last.execute_fetchall("SELECT count(*) FROM sqlite_master")
 
 
 async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:
