@@ -18,6 +18,7 @@ from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.moments import Moments
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
 from api.turns.search import Search
@@ -37,6 +38,7 @@ DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
+MOMENTS = web.AppKey("moments", Moments)
 SEARCH = web.AppKey("search", Search)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 SOCKETS = web.AppKey("sockets", Sockets)

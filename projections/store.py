@@ -8,7 +8,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from eventstore.chain import GENESIS
 from eventstore.events import STORED_TYPES, Erased
@@ -18,6 +18,7 @@ from projections.view import Deletion, View
 
 CHECKPOINT = "CREATE TABLE checkpoint (position INTEGER NOT NULL, hash BLOB NOT NULL, views TEXT NOT NULL) STRICT"
 MOVE = "UPDATE checkpoint SET position = ?, hash = ?"
+ASIDE_KIB = 16_000  # of memory, for views that are in no file
 
 
 class ViewsUnusable(Exception):
@@ -53,14 +54,29 @@ class ViewStore:
         """A new file of empty views. A crash may spoil it before it is closed: build it beside the place it is for."""
         path.unlink(missing_ok=True)
         connection = _connect(path, "OFF", "OFF")
-        connection.execute("BEGIN")
-        connection.execute(CHECKPOINT)
-        connection.execute("INSERT INTO checkpoint VALUES (0, ?, ?)", (GENESIS, fingerprint(views)))
-        for view in views:
-            for statement in view.schema.split(";"):
-                connection.execute(statement)
-        connection.execute("COMMIT")
+        _lay_out(connection, views)
         return cls(connection, views, Head(0, GENESIS))
+
+    @classmethod
+    def aside(cls, views: Sequence[View]) -> Self:
+        """Empty views in a database without a name: in memory as far as `ASIDE_KIB` go, in a temporary file beyond. It
+        is gone once it is closed, and with the process.
+        """
+        connection = _connect("", "OFF", "OFF")
+        connection.execute(f"PRAGMA cache_size = -{ASIDE_KIB}")
+        _lay_out(connection, views)
+        return cls(connection, views, Head(0, GENESIS))
+
+    def copy_to(self, empty: Self) -> None:
+        """Make another store of the same views what this one is."""
+        with _usable():
+            self._connection.backup(empty._connection)
+        empty.head = empty._staged = self.head
+
+    def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        """The rows that `sql` finds in what was committed."""
+        with _usable():
+            return self._connection.execute(sql, parameters).fetchall()
 
     @classmethod
     def open(cls, path: Path, views: Sequence[View]) -> Self:
@@ -154,7 +170,17 @@ class Snapshot:
         self._connection.close()
 
 
-def _connect(path: Path, journal: str, synchronous: str) -> sqlite3.Connection:
+def _lay_out(connection: sqlite3.Connection, views: Sequence[View]) -> None:
+    connection.execute("BEGIN")
+    connection.execute(CHECKPOINT)
+    connection.execute("INSERT INTO checkpoint VALUES (0, ?, ?)", (GENESIS, fingerprint(views)))
+    for view in views:
+        for statement in view.schema.split(";"):
+            connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def _connect(path: Path | str, journal: str, synchronous: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     connection.execute(f"PRAGMA journal_mode = {journal}")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
