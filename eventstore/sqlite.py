@@ -16,11 +16,21 @@ from typing import Self, cast
 import aiosqlite
 import msgspec
 
-from eventstore import chain, schema
+from eventstore import chain, places, schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row, is_erased
 from eventstore.events import Erased, Event, decode, why_not
 from eventstore.lock import exclusive
-from eventstore.log import Head, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
+from eventstore.log import (
+    EVENTS_MAX,
+    Head,
+    LogDamaged,
+    LogError,
+    LogUnavailable,
+    LogUnreadable,
+    Part,
+    Recorded,
+    Selected,
+)
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = "log.db"
@@ -111,6 +121,12 @@ class SqliteLog:
             with _undamaged():
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
         return _decoded([cast("Row", row) for *row, _ in rows])
+
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """See `EventLog.select`."""
+        newest = self.head().position if self._writer else (await self._fetch(schema.NEWEST, ()))[0][0] or 0
+        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX))
+        return Selected(await self.at(found.positions), found.looked_to, found.is_all)
 
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`. `check=False` leaves the hashes unchecked, for those who have just done it."""
