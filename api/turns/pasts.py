@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.turns.refusals import MomentsBusy
-from eventstore.log import EventLog, LogError
+from eventstore.events import SessionErased
+from eventstore.log import EventLog, LogError, Part
 from projections.past import Past
 from projections.store import ViewsUnusable
 
@@ -27,9 +28,12 @@ class Pasts:
         self._kept: dict[int, Past] = {}  # by position, least recently used first
         self._making: dict[int, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
+        self._erasures = 0  # met so far, in the log up to the position `_looked_to`
+        self._looked_to = log.head().position
 
     async def fetch(self, position: int, sql: str, parameters: Sequence[object]) -> list[Any]:
         """The rows that `sql` finds in the views as they were at `position`. Raises `MomentsBusy`, `LogError`."""
+        await self._look_for_erasures()
         while True:
             past = await self._at(position)
             rows = await past.fetch(sql, parameters)
@@ -43,12 +47,7 @@ class Pasts:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self.forget()
-
-    def forget(self) -> None:
-        """Have everything made anew from the log, from which something was erased."""
-        while self._kept:
-            self._kept.pop(next(iter(self._kept))).close()
+        self._keep_newest(0)
 
     async def _at(self, position: int) -> Past:
         try:
@@ -80,12 +79,30 @@ class Pasts:
 
     async def _make(self, position: int) -> None:
         async with self._turn:
-            earlier = max((kept for kept in self._kept if kept < position), default=None)
-            past = Past() if earlier is None else await self._kept[earlier].copied()
-            with contextlib.ExitStack() as unless_made:
-                unless_made.callback(past.close)
-                await past.go_on(self._log, position)
-                unless_made.pop_all()
+            erasures = -1
+            while erasures != self._erasures:
+                erasures = self._erasures
+                earlier = max((kept for kept in self._kept if kept < position), default=None)
+                past = Past() if earlier is None else await self._kept[earlier].copied()
+                with contextlib.ExitStack() as unless_made:
+                    unless_made.callback(past.close)
+                    await past.go_on(self._log, position)
+                    await self._look_for_erasures()
+                    if erasures == self._erasures:
+                        unless_made.pop_all()
             self._kept[position] = past
-            while len(self._kept) > KEPT_MAX:
-                self._kept.pop(next(iter(self._kept))).close()
+            self._keep_newest(KEPT_MAX)
+
+    async def _look_for_erasures(self) -> None:
+        """What was erased is in no moment: where something was, since this was last looked for, all are made anew."""
+        while self._looked_to < self._log.head().position:
+            part = Part(after_position=self._looked_to, types=frozenset({SessionErased.__name__}))
+            found = await self._log.select(part, 1)
+            self._looked_to = max(self._looked_to, found.looked_to)
+            if found.events:
+                self._erasures += 1
+                self._keep_newest(0)
+
+    def _keep_newest(self, count: int) -> None:
+        while len(self._kept) > count:
+            self._kept.pop(next(iter(self._kept))).close()
