@@ -41,7 +41,7 @@ def diff(session: str, from_: Moment, to: Moment, tenant: str, as_json: bool, da
 async def _diff(data: Path, tenant: str, session: str, moments: tuple[Moment, Moment], *, as_json: bool) -> None:
     async with reading(data, tenant, session) as lineage:
         first, last = [await lineage.position_of(moment) for moment in moments]
-        if first > last:
+        if first > last or _are_turned_around(*moments):
             raise click.ClickException(f"FROM ({moments[0]}) comes after TO ({moments[1]}): turn them around")
         before, after = await lineage.at(first), await lineage.at(last)
         whole = difference(lineage, before, after)
@@ -63,24 +63,27 @@ async def _diff(data: Path, tenant: str, session: str, moments: tuple[Moment, Mo
     _show_messages(transcripts(before, after))
 
 
+def _are_turned_around(first: Moment, last: Moment) -> bool:
+    """Whether they are, though both may be yet to come and so the same."""
+    return any(a is not None and b is not None and a > b for a, b in zip(first, last, strict=True))
+
+
 def _at(state: State) -> str:
     return f"position {state.position}" + (f", {state.recorded_at}" if state.recorded_at else "")
 
 
 def _show_fields(whole: Difference) -> None:
-    shown = {name: (_value(name, c.before), _value(name, c.after)) for name, c in whole.fields.items()}
-    shown = {name: values for name, values in shown.items() if any(values)}
+    shown = {name: change for name, change in whole.fields.items() if change.before or change.after}
     width = max(map(len, shown), default=0)
     if shown:
         click.echo()
-    for name, (before, after) in shown.items():
-        click.echo(f"  {name:<{width}}  {before or 'none'} -> {after or 'none'}")
+    for name, change in shown.items():
+        click.echo(f"  {name:<{width}}  {_value(name, change.before)} -> {_value(name, change.after)}")
 
 
 def _value(name: str, value: Any) -> str:
-    """A field's value; empty where it says nothing."""
-    if not value:
-        return "" if value in (None, False, "", {}) else "0"
+    if value is None or value in ("", {}):
+        return "none"
     if name in _TIMES:
         return rfc3339(round(value * 1e6))
     return plain(repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode())

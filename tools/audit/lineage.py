@@ -21,6 +21,7 @@ from eventstore.selection import every
 from eventstore.sqlite import SqliteLog
 from projections.session import Session
 from projections.sessions import SessionRow
+from projections.store import ViewsUnusable
 
 _ROTATIONS = frozenset({CompressionRotated.__name__})
 
@@ -83,7 +84,7 @@ async def reading(data: Path, tenant: str, session_id: str) -> AsyncIterator[Lin
             yield Lineage(log, tenant, session_id, await _events(log, data, tenant, session_id))
         finally:
             await log.close()
-    except LogError as error:
+    except (LogError, ViewsUnusable) as error:
         raise click.ClickException(str(error)) from error
 
 
