@@ -1,5 +1,6 @@
 """What changed in a session between two moments: its row's fields, its messages, its compressions."""
 
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -60,15 +61,9 @@ class Difference(msgspec.Struct):
 def difference(lineage: Lineage, before: State, after: State) -> Difference:
     """Everything that changed."""
     shown = transcripts(before, after)
-    gone = _messages(shown, "-")
-    came = _messages(shown, "+")
-    changed: list[ChangedMessage] = []
-    for message in tuple(came):
-        twin = next((other for other in gone if _identity(other) == _identity(message)), None)
-        if twin:
-            gone.remove(twin)
-            came.remove(message)
-            changed.append(ChangedMessage(twin, message))
+    gone, came = _identified(shown, "-"), _identified(shown, "+")
+    stayed = [identity for identity in came if identity in gone]
+    changed = [ChangedMessage(gone.pop(identity), came.pop(identity)) for identity in stayed]
     return Difference(
         tenant=lineage.tenant,
         session_id=lineage.session_id,
@@ -76,8 +71,8 @@ def difference(lineage: Lineage, before: State, after: State) -> Difference:
         after=_side(after),
         events=sum(before.position < recorded.position <= after.position for recorded in lineage.events),
         fields=fields(before, after),
-        added=came,
-        removed=gone,
+        added=list(came.values()),
+        removed=list(gone.values()),
         changed=changed,
         compressed=[entry for sign, entry in shown if sign == "+" and isinstance(entry, Rotation)],
     )
@@ -115,8 +110,19 @@ def _side(state: State) -> At:
     return At(state.position, state.recorded_at, exists=state.session is not None)
 
 
-def _messages(shown: Sequence[Shown], sign: Sign) -> list[MessageEntry]:
-    return [entry for its_sign, entry in shown if its_sign == sign and isinstance(entry, MessageEntry)]
+def _identified(shown: Sequence[Shown], sign: Sign) -> dict[tuple[str, str, bytes, int], MessageEntry]:
+    """The messages of one sign, by what stays of a message however its turn goes on: the turn, who, what, and the how
+    many-th of such it is.
+    """
+    identified: dict[tuple[str, str, bytes, int], MessageEntry] = {}
+    count: Counter[tuple[str, str, bytes]] = Counter()
+    for its_sign, entry in shown:
+        if its_sign == sign and isinstance(entry, MessageEntry):
+            said = msgspec.json.encode((entry.content, entry.tool_calls, entry.tool_call_id))
+            identity = (entry.turn_id, entry.role, said)
+            identified[*identity, count[identity]] = entry
+            count[identity] += 1
+    return identified
 
 
 def _token(entry: Entry) -> bytes:
@@ -124,9 +130,3 @@ def _token(entry: Entry) -> bytes:
     if isinstance(entry, MessageEntry):
         entry = msgspec.structs.replace(entry, id=0)
     return msgspec.json.encode(entry)
-
-
-def _identity(message: MessageEntry) -> tuple[str, str, bytes]:
-    """The same message of the same turn, however that went on."""
-    said = msgspec.json.encode((message.content, message.tool_calls, message.tool_call_id))
-    return message.turn_id, message.role, said
