@@ -4,6 +4,8 @@ What was deleted since is shown as it was, in moments before its deletion. What 
 """
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from api.turns.directory import Directory, session_not_found
 from api.turns.pasts import Pasts
@@ -16,6 +18,8 @@ from projections import session_list, sessions, tips
 from projections.session import Session
 from projections.session_list import Wanted
 from projections.sessions import SessionRow
+
+Found = TypeVar("Found")
 
 
 class Moments:
@@ -50,29 +54,36 @@ class PastReader:
         self._directory = directory
 
     async def session_row(self, tenant: str, session_id: str) -> SessionRow:
-        """Exactly that session's entry in the list; raises `SessionNotFound`."""
-        stream = (await self.whole_session(tenant, session_id)).stream
-        for row in await self._then.generations(stream, self._position):
-            if row.session_id == session_id:
-                return row
-        raise session_not_found(session_id)
+        """Exactly that session's entry in the list; raises `SessionNotFound`, `MomentsBusy`."""
+        return await self._found(tenant, session_id, self._row)
 
     async def whole_session(self, tenant: str, session_id: str) -> Session:
-        """The lineage that had a session of that id, with everything that had been said; raises `SessionNotFound`."""
-        session = await self._of(tenant, session_id, session_id)
-        if session is None:
-            with contextlib.suppress(SessionNotFound):  # its lineage was deleted since
-                session = await self._of(tenant, await self._directory.session(tenant, session_id), session_id)
-        if session is None:
-            rows = await self._pasts.fetch(self._position, tips.ROOT_OF, (tenant, session_id))
-            session = await self._of(tenant, rows[0][0], session_id) if rows else None
-        if session is None:
-            raise session_not_found(session_id)
-        return session
+        """The lineage that had a session of that id, with everything that had been said; raises `SessionNotFound`,
+        `MomentsBusy`.
+        """
+        return await self._found(tenant, session_id, self._session)
 
-    async def _of(self, tenant: str, root_id: str, session_id: str) -> Session | None:
-        """The lineage of that root, if it had the session by then."""
-        session = await self._then.session(lineage_stream(tenant, root_id), self._position)
+    async def _found(self, tenant: str, session_id: str, look: Callable[[str, str], Awaitable[Found | None]]) -> Found:
+        """What `look` finds of the session in the lineage that had it by then: mostly the one that is called so, or the
+        one that has it now; else the log knows.
+        """
+        if found := await look(lineage_stream(tenant, session_id), session_id):
+            return found
+        with contextlib.suppress(SessionNotFound):
+            now = lineage_stream(tenant, await self._directory.session(tenant, session_id))
+            if found := await look(now, session_id):
+                return found
+        rows = await self._pasts.fetch(self._position, tips.ROOT_OF, (tenant, session_id))
+        if rows and (found := await look(lineage_stream(tenant, rows[0][0]), session_id)):
+            return found
+        raise session_not_found(session_id)
+
+    async def _row(self, stream: str, session_id: str) -> SessionRow | None:
+        rows = await self._then.generations(stream, self._position)
+        return next((row for row in rows if row.session_id == session_id), None)
+
+    async def _session(self, stream: str, session_id: str) -> Session | None:
+        session = await self._then.session(stream, self._position)
         ids = {generation.session_id for generation in (*session.past, session.current)}
         return session if session.started and session_id in ids else None
 
