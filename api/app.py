@@ -7,9 +7,11 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from api import readonly
 from api.boundary import boundary, on_prepare
 from api.context import (
     CATALOGUE,
+    CHANGING,
     COMPLETIONS,
     CONVERSATIONS,
     DESCRIPTION,
@@ -26,6 +28,7 @@ from api.context import (
     SEARCH,
     SETTINGS,
     SOCKETS,
+    STANDING,
     TURNS,
 )
 from api.description import Description
@@ -55,8 +58,10 @@ from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
+from eventstore.log import EventLog
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
+from projections.still import StillViews
 from projections.views import VIEWS
 
 _log = structlog.get_logger()
@@ -69,6 +74,8 @@ def _no_progress(_position: int) -> None:
 def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progress) -> web.Application:
     """A server's application. `progress` is called with the position reached while views are rebuilt at the start."""
     app = web.Application(middlewares=[boundary], client_max_size=BODY_BYTES_MAX)
+    if settings.views:
+        settings = readonly.lasting(settings)
     app[SETTINGS] = settings
     app[GUARD] = Guard()
     app[KEYRING] = Keyring(settings.data if settings.auth else None, settings.api_key)
@@ -78,6 +85,7 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     app.cleanup_ctx.append(partial(_parts, progress=progress))
     app.on_response_prepare.append(on_prepare)
     app[DESCRIPTION] = Description(ROUTES, VERSION)
+    app[CHANGING] = frozenset(route.name for route in ROUTES if route.changes)
     app[OPEN_PATHS] = frozenset(route.path for route in ROUTES if route.is_open)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler, name=route.name)
@@ -87,12 +95,7 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
 async def _parts(app: web.Application, progress: Callable[[int], None]) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     async with contextlib.AsyncExitStack() as parts:
-        log = await SqliteLog.open(settings.data, synchronous=settings.synchronous)
-        parts.push_async_callback(log.close)
-        parts.push_async_callback(app[GUARD].stop)
-        await app[GUARD].start(log)
-        views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
-        parts.push_async_callback(views.stop)
+        log, views = await _storage(app, parts, progress)
         model = _model(settings, parts)
         catalogue = app[CATALOGUE] = Catalogue(model)
         parts.push_async_callback(catalogue.stop)
@@ -129,9 +132,30 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
             lineages, turns, background, eviction, Queue(log, views, lineages.directory)
         )
         parts.push_async_callback(turns.stop, 0.0)
-        await _take_up(turns, background, responses_)
-        await parts.enter_async_context(eviction.sweeping())
+        if settings.views:
+            await responses_.show_queued()
+        else:
+            await _take_up(turns, background, responses_)
+            await parts.enter_async_context(eviction.sweeping())
         yield
+
+
+async def _storage(
+    app: web.Application, parts: contextlib.AsyncExitStack, progress: Callable[[int], None]
+) -> tuple[EventLog, Runner | StillViews]:
+    settings = app[SETTINGS]
+    if settings.views:
+        cut, still, app[STANDING] = await readonly.opened(settings, parts)
+        parts.push_async_callback(app[GUARD].stop)
+        await app[GUARD].start(cut)
+        return cut, still
+    log = await SqliteLog.open(settings.data, synchronous=settings.synchronous)
+    parts.push_async_callback(log.close)
+    parts.push_async_callback(app[GUARD].stop)
+    await app[GUARD].start(log)
+    views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
+    parts.push_async_callback(views.stop)
+    return log, views
 
 
 async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:

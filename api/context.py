@@ -8,6 +8,7 @@ from api.guard import Guard
 from api.keys import Keyring
 from api.models.catalogue import Catalogue
 from api.problem import Problem
+from api.readonly import Standing
 from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
@@ -40,9 +41,11 @@ RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
 MOMENTS = web.AppKey("moments", Moments)
 SEARCH = web.AppKey("search", Search)
+STANDING = web.AppKey("standing", Standing)  # of a server that is read only
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)
+CHANGING: web.AppKey[frozenset[str]] = web.AppKey("changing")  # routes that a server that only reads refuses
 OPEN_PATHS: web.AppKey[frozenset[str]] = web.AppKey("open_paths")  # those that ask for no key
 
 TENANT = web.RequestKey("tenant", str)

@@ -62,6 +62,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.ShuttingDown: Row(503, SERVER, "shutting_down", None, SOON),
     log.LogOverloaded: Row(503, SERVER, "overloaded", None, SOON),
     log.LogUnavailable: Row(503, SERVER, "log_unavailable", None, SOON),
+    log.LogReadOnly: Row(403, "permission_error", "read_only", None, NEVER),
     log.LogDamaged: Row(503, SERVER, "log_damaged", None, NEVER),
     log.LogUnreadable: Row(503, SERVER, "log_unreadable", None, NEVER),
     log.VersionConflict: Row(409, REQUEST, "conversation_locked", "conversation", SOON),

@@ -22,10 +22,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `upstream` is the model server for what matches none of the `upstreams`; with neither, the built-in model answers.
     `models` are the models whose compression differs from the others'. No more than `responses_max` responses of a
-    tenant are addressable, none older than `response_ttl_s`; 0 is no limit.
+    tenant are addressable, none older than `response_ttl_s`; 0 is no limit. With a file of `views` the server is read
+    only: it serves these, and the log up to where they stand.
     """
 
     data: Path
+    views: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8642
     upstream: str = ""

@@ -6,7 +6,8 @@ LogError
 ├── LogUnavailable     the storage failed (full disk, I/O error): nothing was recorded
 ├── LogDamaged         stored history was altered or lost: names the first bad position
 ├── LogUnreadable      stored by a newer turnlog: names the position, the type and the version needed
-└── LogLocked          another process writes to this log: names it
+├── LogLocked          another process writes to this log: names it
+└── LogReadOnly        it is served as it was at a moment: nothing can be recorded
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -108,6 +109,10 @@ class LogUnreadable(LogError):
 
 class LogLocked(LogError):
     """Another process holds the log for writing."""
+
+
+class LogReadOnly(LogError):
+    """Nothing can be recorded here."""
 
 
 class EventLog(Protocol):

@@ -77,6 +77,7 @@ class SqliteLog:
         if not path.exists():
             raise LogUnavailable(f"there is no log in {directory}: expected {path}")
         async with contextlib.AsyncExitStack() as resources:
+            resources.push_async_callback(_tidy, path, _has_beside(path))
             reading = await _connect(resources, path, "ro")
             with _readable():
                 head, _ = await _find_head(reading)
@@ -239,6 +240,22 @@ def _immutable(path: Path) -> str:
     """
     is_closed = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
     return "&immutable=1" if is_closed else ""
+
+
+def _has_beside(path: Path) -> bool:
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+async def _tidy(path: Path, had_beside: bool) -> None:
+    """Remove what SQLite puts beside a file that is only read, unless it was there, or others have come to use it.
+
+    SQLite itself does so as the last connection that could write is closed.
+    """
+    if had_beside or not _has_beside(path):
+        return
+    with contextlib.suppress(aiosqlite.DatabaseError):
+        async with aiosqlite.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True) as last:
+            await last.execute_fetchall("SELECT count(*) FROM sqlite_master")
 
 
 async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from eventstore.log import EventLog, Recorded
 from projections import sessions, tips
+from projections.aside import Aside
 from projections.rebuild import finished
 from projections.sessions import SessionRow
-from projections.store import ViewStore
 
 SLICE_EVENTS = 50
 VIEWS = (sessions.VIEW, tips.VIEW)
@@ -24,14 +24,14 @@ class Past:
     """The list and the ids of all sessions, of all tenants, at one position."""
 
     def __init__(self) -> None:
-        self._store = ViewStore.aside(VIEWS)
+        self._store = Aside(VIEWS)
         self._lock = threading.Lock()  # nothing is closed while a thread reads it
         self.is_closed = False
 
     @property
     def position(self) -> int:
         """The position it has got to."""
-        return self._store.head.position
+        return self._store.position
 
     async def go_on(self, log: EventLog, position: int) -> Self:
         """Take in the log up to `position`. Raises `LogError`."""
@@ -52,7 +52,7 @@ class Past:
         """Stand where the other one does, unless that is closed."""
         with other._lock:
             if not other.is_closed:
-                other._store.copy_to(self._store)
+                self._store.become(other._store)
 
     async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any] | None:
         """The rows that `sql` finds; None where it was closed meanwhile."""
@@ -71,7 +71,7 @@ class Past:
 
 async def generations(events: Sequence[Recorded], tenant: str, root_id: str) -> list[SessionRow]:
     """The rows of one lineage, oldest first, as its events make them, and those of the lineages it was forked from."""
-    store = ViewStore.aside((sessions.VIEW,))
+    store = Aside((sessions.VIEW,))
     try:
         await _take_in(store, events)
         return [SessionRow(*row) for row in store.fetch(sessions.GENERATIONS, (tenant, root_id))]
@@ -79,7 +79,7 @@ async def generations(events: Sequence[Recorded], tenant: str, root_id: str) -> 
         store.close()
 
 
-async def _take_in(store: ViewStore, events: Sequence[Recorded]) -> None:
+async def _take_in(store: Aside, events: Sequence[Recorded]) -> None:
     """Apply events in slices on the event loop, as the runner does, so that nobody notices."""
     for begin in range(0, len(events), SLICE_EVENTS):
         store.stage(events[begin : begin + SLICE_EVENTS])

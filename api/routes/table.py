@@ -114,12 +114,14 @@ ROUTES: tuple[Route, ...] = (
         body=CompactRequest,
         answer=CompactedResponse,
         parameters=(_OF_SESSION,),
+        only_asks=True,
     ),
     Route(
         *(RESPONSES, POST, "/v1/responses/input_tokens", aside.input_tokens, "responses_input_tokens"),
         body=InputTokensRequest,
         answer=InputTokens,
         parameters=(_OF_SESSION,),
+        only_asks=True,
     ),
     Route(
         *(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response"),

@@ -39,6 +39,10 @@ class Moments:
             return self._now
         return PastReader(last, self._then, self._pasts, self._directory)
 
+    def forget(self) -> None:
+        """Keep nothing that was read so far: something was erased."""
+        self._pasts.forget()
+
     async def stop(self) -> None:
         """Let go of what is kept."""
         await self._pasts.stop()

@@ -49,6 +49,11 @@ class Pasts:
             await asyncio.wait(tasks)
         self._keep_newest(0)
 
+    def forget(self) -> None:
+        """What was erased is in no moment: all that are kept, or are being made, are made anew."""
+        self._erasures += 1
+        self._keep_newest(0)
+
     async def _at(self, position: int) -> Past:
         try:
             async with asyncio.timeout(WAIT_S):
@@ -94,14 +99,13 @@ class Pasts:
             self._keep_newest(KEPT_MAX)
 
     async def _look_for_erasures(self) -> None:
-        """What was erased is in no moment: where something was, since this was last looked for, all are made anew."""
+        """Whoever erases says so with `forget`; what nobody said is met here, before anything is answered."""
         while self._looked_to < self._log.head().position:
             part = Part(after_position=self._looked_to, types=frozenset({SessionErased.__name__}))
             found = await self._log.select(part, 1)
             self._looked_to = max(self._looked_to, found.looked_to)
             if found.events:
-                self._erasures += 1
-                self._keep_newest(0)
+                self.forget()
 
     def _keep_newest(self, count: int) -> None:
         while len(self._kept) > count:
