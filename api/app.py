@@ -20,6 +20,7 @@ from api.context import (
     GUARD,
     KEYRING,
     LINEAGES,
+    MOMENTS,
     OPEN_PATHS,
     RESPONSES,
     ROTATIONS,
@@ -51,6 +52,7 @@ from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.moments import Moments
 from api.turns.queue import Queue
 from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
@@ -98,6 +100,8 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         catalogue = app[CATALOGUE] = Catalogue(model)
         parts.push_async_callback(catalogue.stop)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
+        moments = app[MOMENTS] = Moments(log, lineages.reader, lineages.directory)
+        parts.push_async_callback(moments.stop)
         summariser = model if settings.all_upstreams else None  # the built-in model has nothing to say of its own
         rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
         eviction = app[EVICTION] = Eviction(

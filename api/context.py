@@ -19,6 +19,7 @@ from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
+from api.turns.moments import Moments
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
 from api.turns.search import Search
@@ -38,6 +39,7 @@ DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
+MOMENTS = web.AppKey("moments", Moments)
 SEARCH = web.AppKey("search", Search)
 STANDING = web.AppKey("standing", Standing)  # of a server that is read only
 CATALOGUE = web.AppKey("catalogue", Catalogue)

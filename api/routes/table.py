@@ -38,6 +38,7 @@ from api.wire.includes import INCLUDE
 from api.wire.input_tokens import InputTokens, InputTokensRequest
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
+from api.wire.moment import AS_OF
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
 from api.wire.responses import ResponsesRequest
@@ -197,7 +198,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions", sessions.list_, "sessions"),
         answer=sessions_wire.SessionList,
-        parameters=session_list.PAGE,
+        parameters=(*session_list.PAGE, AS_OF.parameter),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions", desk.create, "session_create"),
@@ -210,7 +211,11 @@ ROUTES: tuple[Route, ...] = (
         answer=search_wire.SearchResults,
         parameters=(search_wire.WORDS, search_wire.LIMIT.parameter, search_wire.OFFSET.parameter),
     ),
-    Route(SESSIONS, GET, "/api/sessions/{session_id}", sessions.get, "session", answer=sessions_wire.OneSession),
+    Route(
+        *(SESSIONS, GET, "/api/sessions/{session_id}", sessions.get, "session"),
+        answer=sessions_wire.OneSession,
+        parameters=(AS_OF.parameter,),
+    ),
     Route(
         *(SESSIONS, PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
         body=session_requests.PatchRequest,
@@ -224,7 +229,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
         answer=sessions_wire.MessageList,
-        parameters=(session_list.MESSAGES_LIMIT.parameter, session_list.MESSAGES_OFFSET.parameter),
+        parameters=(session_list.MESSAGES_LIMIT.parameter, session_list.MESSAGES_OFFSET.parameter, AS_OF.parameter),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
@@ -235,6 +240,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/lineage", sessions.lineage, "session_lineage"),
         answer=LineageObject,
+        parameters=(AS_OF.parameter,),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
