@@ -15,6 +15,7 @@ from api.context import (
     DESCRIPTION,
     DESK,
     EVICTION,
+    FEED,
     GUARD,
     KEYRING,
     LINEAGES,
@@ -47,12 +48,14 @@ from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
+from api.turns.feed import Feed
 from api.turns.lineages import Lineages
 from api.turns.queue import Queue
 from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
+from api.wire import feed as feed_wire
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
 from projections.views import VIEWS
@@ -73,6 +76,7 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     sockets = app[SOCKETS] = Sockets()
 
     app.on_shutdown.append(sockets.close)
+    app.on_shutdown.append(_end_feed)
     app.cleanup_ctx.append(partial(_parts, progress=progress))
     app.on_response_prepare.append(on_prepare)
     app[DESCRIPTION] = Description(ROUTES, VERSION)
@@ -100,6 +104,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         eviction = app[EVICTION] = Eviction(
             lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
         )
+        app[FEED] = Feed(log, lineages.directory, feed_wire.told)
         search_ = app[SEARCH] = Search(log, views, lineages.directory)
         parts.callback(search_.close)
         memory = SaidBefore(log, views, lineages.spoken)
@@ -128,6 +133,11 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         await _take_up(turns, background, responses_)
         await parts.enter_async_context(eviction.sweeping())
         yield
+
+
+async def _end_feed(app: web.Application) -> None:
+    """Streams of events end as the server stops: their clients come back to the next one."""
+    await app[FEED].close()
 
 
 async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:

@@ -17,6 +17,7 @@ from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
+from api.turns.feed import Feed
 from api.turns.lineages import Lineages
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
@@ -38,6 +39,7 @@ RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
+FEED = web.AppKey("feed", Feed)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)

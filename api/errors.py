@@ -54,6 +54,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.CompletionNotFound: Row(404, REQUEST, "completion_not_found", "completion_id"),
     refusals.RunNotFound: Row(404, REQUEST, "run_not_found", "run_id"),
     refusals.TooManyRuns: Row(429, "rate_limit_error", "rate_limit_exceeded", None, SOON),
+    refusals.TooManyFollowers: Row(429, "rate_limit_error", "rate_limit_exceeded", None, SOON),
     refusals.LineageBusy: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnInProgress: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     refusals.TurnNotOpen: Row(409, REQUEST, "turn_ended", None, NEVER),

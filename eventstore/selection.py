@@ -1,7 +1,8 @@
-"""All of a part of the log, for those who do not page."""
+"""A part of the log: all of it for those who do not page, and what of it is among events that are at hand."""
 
 from collections.abc import AsyncIterator
 
+from eventstore.events import parse_stream, type_name
 from eventstore.log import EventLog, Part, Recorded
 
 
@@ -14,3 +15,19 @@ async def every(log: EventLog, part: Part) -> AsyncIterator[list[Recorded]]:
         if found.is_all:
             return
         part = part._replace(after_position=found.looked_to)
+
+
+def is_in(part: Part, recorded: Recorded) -> bool:
+    """Whether the event is wanted: what `EventLog.select` would say of it."""
+    return (
+        part.after_position < recorded.position
+        and (part.until_position is None or recorded.position <= part.until_position)
+        and (not part.tenant or parse_stream(recorded.stream).tenant == part.tenant)
+        and (not part.stream or _is_in_stream(part, recorded))
+        and (not part.types or type_name(recorded.event) in part.types)
+    )
+
+
+def _is_in_stream(part: Part, recorded: Recorded) -> bool:
+    until = recorded.version if part.until_version is None else part.until_version
+    return recorded.stream == part.stream and part.after_version < recorded.version <= until

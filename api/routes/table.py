@@ -12,6 +12,7 @@ from api.routes import (
     conversations,
     description,
     desk,
+    feed,
     response_items,
     responses,
     runs,
@@ -26,6 +27,7 @@ from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
+from api.wire import feed as feed_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
@@ -53,7 +55,7 @@ _AFTER_EVENT = Parameter(
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
-RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+RUNS, SESSIONS, LOG, SERVICE = "Runs", "Sessions", "The log", "The server"
 
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
@@ -252,5 +254,11 @@ ROUTES: tuple[Route, ...] = (
         body=session_chat_wire.SessionChatRequest,
         streams=True,
         takes_turns=True,
+    ),
+    Route(
+        *(LOG, GET, "/api/events", feed.events, "events"),
+        answer=feed_wire.EventList,
+        streams=True,
+        parameters=feed_wire.PARAMETERS,
     ),
 )

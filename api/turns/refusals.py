@@ -19,6 +19,7 @@ Refusal
 ├── CompletionNotFound    no such stored completion, for this tenant, any more
 ├── RunNotFound           no such run for this tenant, or, to stop it, none at work
 ├── TooManyRuns           as many runs are at work as may be
+├── TooManyFollowers      as many follow the log as may
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -103,6 +104,10 @@ class RunNotFound(Refusal):
 
 class TooManyRuns(Refusal):
     """No more runs at once; those at work make room as they end."""
+
+
+class TooManyFollowers(Refusal):
+    """No more streams of events at once."""
 
 
 class LineageBusy(Refusal):
