@@ -20,6 +20,7 @@ from api.context import (
     KEYRING,
     LINEAGES,
     OPEN_PATHS,
+    PROMPTS,
     RESPONSES,
     ROTATIONS,
     RUNS,
@@ -50,6 +51,7 @@ from api.turns.desk import Desk
 from api.turns.eviction import Eviction
 from api.turns.feed import Feed
 from api.turns.lineages import Lineages
+from api.turns.prompts import Prompts
 from api.turns.queue import Queue
 from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
@@ -104,6 +106,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         eviction = app[EVICTION] = Eviction(
             lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
         )
+        app[PROMPTS] = Prompts(log, lineages.sessions, views)
         app[FEED] = Feed(log, lineages.directory, feed_wire.told)
         search_ = app[SEARCH] = Search(log, views, lineages.directory)
         parts.callback(search_.close)

@@ -19,6 +19,7 @@ from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
 from api.turns.feed import Feed
 from api.turns.lineages import Lineages
+from api.turns.prompts import Prompts
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
 from api.turns.search import Search
@@ -39,6 +40,7 @@ RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
+PROMPTS = web.AppKey("prompts", Prompts)
 FEED = web.AppKey("feed", Feed)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 SOCKETS = web.AppKey("sockets", Sockets)

@@ -3,18 +3,30 @@
 from collections.abc import AsyncIterator
 
 from eventstore.events import parse_stream, type_name
-from eventstore.log import EventLog, Part, Recorded
+from eventstore.log import EVENTS_MAX, EventLog, Part, Recorded
 
 
-async def every(log: EventLog, part: Part) -> AsyncIterator[list[Recorded]]:
-    """The part's events up to the head as it is met, in order, in bounded batches. Raises like `EventLog.select`."""
+async def every(log: EventLog, part: Part, limit: int = EVENTS_MAX) -> AsyncIterator[list[Recorded]]:
+    """The part's events up to the head as it is met, in order, `limit` at a time. Raises like `EventLog.select`."""
     while True:
-        found = await log.select(part)
+        found = await log.select(part, limit)
         if found.events:
             yield found.events
         if found.is_all:
             return
         part = part._replace(after_position=found.looked_to)
+
+
+async def position_before(log: EventLog, recorded_us: int) -> int:
+    """The last position that was recorded before that time; 0 where none was. Times never fall from one to the next."""
+    low, high = 0, log.head().position
+    while low < high:
+        middle = (low + high + 1) // 2
+        if (await log.at((middle,)))[0].recorded_us < recorded_us:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def is_in(part: Part, recorded: Recorded) -> bool:

@@ -13,6 +13,7 @@ from api.routes import (
     description,
     desk,
     feed,
+    prompts,
     response_items,
     responses,
     runs,
@@ -40,6 +41,7 @@ from api.wire.includes import INCLUDE
 from api.wire.input_tokens import InputTokens, InputTokensRequest
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
+from api.wire.prompts import PromptObject
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
 from api.wire.responses import ResponsesRequest
@@ -261,4 +263,5 @@ ROUTES: tuple[Route, ...] = (
         streams=True,
         parameters=feed_wire.PARAMETERS,
     ),
+    Route(LOG, GET, "/api/turns/{turn_id}/prompt", prompts.get, "turn_prompt", answer=PromptObject),
 )

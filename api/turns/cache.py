@@ -52,6 +52,10 @@ class Sessions:
         """The lineage with all its generations, read anew: for what is older than the last rotation."""
         return await self._fold(stream, await self._log.read(stream), keeps_past=True)
 
+    async def fold(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Session:
+        """The session that those events, the stream's first ones, lead to: as it was then."""
+        return await self._fold(stream, events, keeps_past=keeps_past)
+
     async def find(self, session: Session, turn_id: str) -> Turn | None:
         """A turn that began in the session's lineage, however many rotations ago."""
         turn = session.find(turn_id)

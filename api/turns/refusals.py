@@ -16,6 +16,9 @@ Refusal
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
 ├── TurnNotFound          the turn to fork behind is no part of the session's transcript
+├── PromptNotFound        no such turn for this tenant whose prompt could be shown
+├── NothingSent           the model was sent nothing for a turn
+├── ContentErased         what the answer would be made of was erased
 ├── CompletionNotFound    no such stored completion, for this tenant, any more
 ├── RunNotFound           no such run for this tenant, or, to stop it, none at work
 ├── TooManyRuns           as many runs are at work as may be
@@ -92,6 +95,18 @@ class SessionExists(Refusal):
 
 class TurnNotFound(Refusal):
     """Never taken in this session, or not completed."""
+
+
+class PromptNotFound(Refusal):
+    """Never taken, another tenant's, not recorded, or of a session that was deleted."""
+
+
+class NothingSent(Refusal):
+    """Still queued, cancelled in the queue, or of a kind that its model's server can not be asked for."""
+
+
+class ContentErased(Refusal):
+    """A fork goes on from it, or a turn had recalled it."""
 
 
 class CompletionNotFound(Refusal):
