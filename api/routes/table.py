@@ -12,6 +12,8 @@ from api.routes import (
     conversations,
     description,
     desk,
+    feed,
+    prompts,
     response_items,
     responses,
     runs,
@@ -26,6 +28,7 @@ from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
+from api.wire import feed as feed_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
@@ -39,6 +42,7 @@ from api.wire.input_tokens import InputTokens, InputTokensRequest
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
 from api.wire.moment import AS_OF
+from api.wire.prompts import PromptObject
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
 from api.wire.responses import ResponsesRequest
@@ -54,7 +58,7 @@ _AFTER_EVENT = Parameter(
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
-RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+RUNS, SESSIONS, LOG, SERVICE = "Runs", "Sessions", "The log", "The server"
 
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
@@ -261,4 +265,11 @@ ROUTES: tuple[Route, ...] = (
         streams=True,
         takes_turns=True,
     ),
+    Route(
+        *(LOG, GET, "/api/events", feed.events, "events"),
+        answer=feed_wire.EventList,
+        streams=True,
+        parameters=feed_wire.PARAMETERS,
+    ),
+    Route(LOG, GET, "/api/turns/{turn_id}/prompt", prompts.get, "turn_prompt", answer=PromptObject),
 )

@@ -57,6 +57,10 @@ class Sessions:
             events = [recorded for recorded in events if recorded.position <= until_position]
         return await self._fold(stream, events, keeps_past=True)
 
+    async def fold(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Session:
+        """The session that those events, the stream's first ones, lead to: as it was then."""
+        return await self._fold(stream, events, keeps_past=keeps_past)
+
     async def find(self, session: Session, turn_id: str) -> Turn | None:
         """A turn that began in the session's lineage, however many rotations ago."""
         turn = session.find(turn_id)
