@@ -8,6 +8,8 @@ coroutine could get between.
 Versions are checked in memory against the heads of recently written streams. A stream that is not in memory and is
 expected not to exist is inserted on trust: the unique index (stream, version) refuses the whole batch if the
 trust was misplaced, and the batch is then staged again with versions read from the table.
+
+What is rarer than an append, and no single statement, is work that the same task does between two batches.
 """
 
 import asyncio
@@ -16,14 +18,14 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import aiosqlite
 
-from eventstore import chain, schema
+from eventstore import chain, purge, schema
 from eventstore.events import Event, encode, type_name
-from eventstore.log import Head, LogError, LogOverloaded, LogUnavailable, Recorded, VersionConflict
+from eventstore.log import Erasure, Head, LogError, LogOverloaded, LogUnavailable, Recorded, VersionConflict
 from eventstore.recent import Recent
 
 BATCH_ROWS_MAX = 256
@@ -78,6 +80,18 @@ class _Append:
         return self.outcome
 
 
+class _Work(NamedTuple):
+    """What is done between two batches, and whoever waits for it."""
+
+    do: Callable[[], Awaitable[None]]
+    done: "asyncio.Future[None]"
+
+    def fail(self, error: LogError) -> None:
+        """Say that it was not done."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
 class _Staged(NamedTuple):
     """A batch, ready to be written: the head it leads to, its rows' values, and who is in it and who is not."""
 
@@ -102,6 +116,7 @@ class Writer:
         self._queue: deque[_Append] = deque()
         self._queued_rows = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._works: deque[_Work] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._statements = [schema.insert(rows) for rows in range(BATCH_ROWS_MAX + 1)]
@@ -121,6 +136,18 @@ class Writer:
         self._wake.set()
         return await append.settled()
 
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """See `EventLog.erase`."""
+        appends = [_Append(stream, version, (fact,)) for stream, version, fact in erasures]
+        ranges = [range_ for _, _, fact in erasures for range_ in fact.ranges]
+        await self._between(lambda: self._erase(appends, ranges, unchanged))
+        return tuple(recorded for append in appends for recorded in append.recorded)
+
+    async def purge(self) -> None:
+        """See `EventLog.purge`."""
+        await self._between(lambda: purge.rewrite(self._connection))
+        await purge.until_empty(lambda: self._between(lambda: purge.checkpoint(self._connection)))
+
     async def close(self) -> None:
         """Commit what is queued, then stop."""
         self._closing = True
@@ -139,10 +166,58 @@ class Writer:
         except TimeoutError:
             raise LogOverloaded(f"the disk has not kept up for {WAIT_S:g} s") from None
 
+    async def _between(self, do: Callable[[], Awaitable[None]]) -> None:
+        """Have the task do something between two batches, whatever becomes of the caller; raises what that raises."""
+        if self._closing:
+            raise LogUnavailable("the log is closed")
+        work = _Work(do, asyncio.get_running_loop().create_future())
+        self._works.append(work)
+        self._wake.set()
+        await asyncio.shield(work.done)
+
+    async def _do(self, work: _Work) -> None:
+        try:
+            await work.do()
+        except LogError as error:
+            work.fail(error)
+        except sqlite3.Error as error:
+            await self._start_over()
+            work.fail(LogUnavailable(f"the disk did not take it: {error}"))
+        else:
+            if not work.done.done():
+                work.done.set_result(None)
+
+    async def _erase(
+        self, appends: list[_Append], ranges: Sequence[tuple[int, int]], unchanged: Mapping[str, int]
+    ) -> None:
+        streams = [*unchanged, *(append.stream for append in appends)]
+        for begin in range(0, len(streams), BATCH_ROWS_MAX):
+            await self._learn_versions(set(streams[begin : begin + BATCH_ROWS_MAX]) - self._versions.keys())
+        for stream, version in unchanged.items():
+            if self._versions[stream] != version:
+                raise VersionConflict(stream, version, self._versions[stream])
+        staged = self._stage(appends)
+        if staged.refused:
+            raise staged.refused[0][1]
+        rows = len(staged.values) // 7
+        inserts = [
+            (
+                self._statements[min(BATCH_ROWS_MAX, rows - begin)],
+                staged.values[7 * begin : 7 * (begin + BATCH_ROWS_MAX)],
+            )
+            for begin in range(0, rows, BATCH_ROWS_MAX)
+        ]
+        await purge.replace(self._connection, inserts, ranges)
+        self.recent = Recent()
+        self._acknowledge(staged)
+
     async def _run(self) -> None:
         batch: list[_Append] = []
         try:
-            while self._queue or not self._closing:
+            while self._queue or self._works or not self._closing:
+                if self._works:
+                    await self._do(self._works.popleft())
+                    continue
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
@@ -157,6 +232,8 @@ class Writer:
             # However the task ends, nobody waits for it in vain.
             self._closing = True
             _fail([*batch, *self._queue], LogUnavailable("the log is closed"))
+            for work in self._works:
+                work.fail(LogUnavailable("the log is closed"))
 
     async def _start_over(self) -> None:
         """After a failed commit: believe nothing but the table."""

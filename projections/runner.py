@@ -120,6 +120,14 @@ class Runner:
             await self.level(position)
             return await _read(self._readers and chosen(self._readers), sql, parameters)
 
+    async def rebuild(self) -> None:
+        """Build the views anew from the log, into a new file; raises `LogError`, `ViewsUnavailable`."""
+        async with asyncio.timeout(None), self._moved:
+            await self._moved.wait_for(lambda: self._failure or self._readers is not None)
+        before = self._readers
+        self._report(ViewsUnusable("something was erased"))
+        await self._until(lambda: self._readers not in (None, before), None)
+
     async def stop(self) -> None:
         """Take in what is left, so that the next start finds the views level with the log, and let go of the file."""
         if self._task:
