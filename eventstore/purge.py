@@ -92,7 +92,10 @@ async def replace(
 
 
 async def rewrite(connection: aiosqlite.Connection) -> None:
-    """Write the whole file anew; raises `NotPurged` where there is no room for that."""
+    """Write the whole file anew; raises `NotPurged` where there is no room for that.
+
+    No statement of the connection may be under way: whatever returns rows on it is to be fetched to its end.
+    """
     try:
         await connection.execute("VACUUM")
     except aiosqlite.OperationalError as error:
@@ -101,11 +104,11 @@ async def rewrite(connection: aiosqlite.Connection) -> None:
 
 async def checkpoint(connection: aiosqlite.Connection) -> None:
     """Empty the write-ahead file into the log's; raises `NotPurged` where somebody still reads it."""
-    await connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    await connection.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_MS}")
     try:
         ((is_busy, *_),) = await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
-        await connection.execute("PRAGMA busy_timeout = 5000")
+        await connection.execute_fetchall("PRAGMA busy_timeout = 5000")
     if is_busy:
         raise NotPurged(f"{_NOT_YET}: somebody has been reading the log for {WAIT_S:g} s")
 

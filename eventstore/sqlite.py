@@ -66,7 +66,7 @@ class SqliteLog:
             with _readable():
                 await writing.executescript(schema.CREATE)
                 await writing.execute(f"PRAGMA synchronous = {synchronous}")
-                await writing.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten where it stood
+                await writing.execute_fetchall("PRAGMA secure_delete = ON")  # what is erased is overwritten where it stood
                 reading = await _connect(resources, directory / LOG_FILE, "ro")
                 head, last_us = await _find_head(reading)
             log = cls(directory, reading, resources.pop_all(), head)
