@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,11 @@ from eventstore.purge import MARKER_FILE
 from eventstore.sqlite import SqliteLog
 from tests.support.facts import completed, session_started, started
 from tests.support.server import Process
-from tests.support.upstream import Upstream
 from tests.test_crash import recorded, verify
 from tools.erase import _erase, _erasures
 
 ORDER = Order("default", Selection("session", "s1"), "me", "law")
 SAID = "Zqsaid"
-STRIDE = 3  # more of them, and the same is found in more time: all were tried
 
 
 async def _make(data: Path) -> None:
@@ -68,7 +66,7 @@ def _until_none_dies(made: Path, data: Path, first: int) -> Iterator[int]:
         shutil.copytree(made, data)
         dies = _dies_at(step, lambda: asyncio.run(_erase(data, ORDER, asks=False)))
         yield step
-        step += STRIDE
+        step += 1
 
 
 def _holds(data: Path, text: str) -> bool:
@@ -99,16 +97,16 @@ async def _start(data: Path) -> None:
 
 
 async def test_a_server_that_is_killed_while_it_erases_finishes_that_when_it_is_started_again(
-    data: Path, upstream: Upstream, start: Callable[..., Any]
+    data: Path, start: Callable[..., Awaitable[Process]]
 ) -> None:
-    process: Process = await start()
+    process = await start()
     for name in ("s1", "s2"):
         await process.server.chat(f"{SAID} in {name} " * 200, name)
     request = asyncio.create_task(process.server.http.delete("/api/sessions/s1?erase=true").__aenter__())
-    while not (data / MARKER_FILE).exists():
+    while not (data / MARKER_FILE).exists():  # noqa: ASYNC110 (another process makes it)
         await asyncio.sleep(0)
     await process.kill9(request)
-    again: Process = await start()
+    again = await start()
     assert not (data / MARKER_FILE).exists()
     is_erased = "s1" not in [row["id"] for row in (await again.server.get("/api/sessions"))["data"]]
     events = [entry.event for entry in await recorded(data) if entry.stream.endswith("s1")]

@@ -9,7 +9,7 @@ from eventstore.events import Erased, SessionDeleted, SessionErased, type_name
 from tests.support.api import call, row
 from tests.support.erasing import fill, found, needle, needles
 from tests.support.server import Server, serving
-from tests.support.upstream import Upstream, echo, says
+from tests.support.upstream import Upstream
 from tests.test_crash import recorded, turnlog, verify
 
 SELECTIONS = {
@@ -66,7 +66,7 @@ async def test_nothing_of_the_content_is_left_in_any_file_and_nothing_else_is_lo
     assert "Zq" not in shown_events.stdout
 
 
-async def test_the_log_says_who_erased_what_and_why(server: Server, upstream: Upstream, tmp_path: Path) -> None:
+async def test_the_log_says_who_erased_what_and_why(server: Server, tmp_path: Path) -> None:
     await server.chat("hello", "s1")
     answer = await call(server, "DELETE", "/api/sessions/s1?erase=true&why=law", 200)
     assert answer["erased"]["sessions"] == [{"id": "s1", "session_ids": ["s1"], "events": 3}]

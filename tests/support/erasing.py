@@ -12,8 +12,11 @@ from tests.support.server import Server
 from tests.support.upstream import Upstream, calls, says
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
-KINDS = """input output instructions metadata title renamed systemprompt arguments tooloutput conversationnotes
-    queued partial summary idempotency user username key responsenotes added unheard""".split()
+KINDS = (
+    *("input", "output", "instructions", "metadata", "title", "renamed", "systemprompt", "arguments", "tooloutput"),
+    *("conversationnotes", "queued", "partial", "summary", "idempotency", "user", "username", "key", "responsenotes"),
+    *("added", "unheard"),
+)
 
 
 def needle(kind: str, tag: str) -> str:
@@ -78,7 +81,12 @@ async def fill(server: Server, upstream: Upstream, tag: str) -> None:
         old_session_id=tag,
         session_id=f"{tag}-2",
         summary=msgspec.json.encode({"role": "user", "content": word("summary")}),
-        **{"head": 1, "tail": 1, "trigger": "manual", "tokens_before": 9, "tokens_after": 1, "summariser": "m"},
+        head=1,
+        tail=1,
+        trigger="manual",
+        tokens_before=9,
+        tokens_after=1,
+        summariser="m",
     )
     await record(server, tag, [rotated])
 
