@@ -40,7 +40,8 @@ def _dies_at(step: int, work: Callable[[], None]) -> bool:
     """Do the work in a process that kills itself with its `step`-th call of SQLite; whether it came that far."""
     child = os.fork()
     if child == 0:
-        left, execute = step, aiosqlite.Connection._execute
+        left = step
+        execute: Callable[..., Any] = aiosqlite.Connection._execute
 
         def counted(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal left

@@ -1,5 +1,7 @@
 """Erasing, by a scan of the data directory: nothing of the content is left in any file, and nothing else is lost."""
 
+import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from eventstore.events import Erased, SessionDeleted, SessionErased, type_name
 from tests.support.api import call, row
 from tests.support.erasing import fill, found, needle, needles
 from tests.support.server import Server, serving
-from tests.support.upstream import Upstream
+from tests.support.upstream import scripted_upstream
 from tests.test_crash import recorded, turnlog, verify
 
 SELECTIONS = {
@@ -29,13 +31,26 @@ async def of(data: Path, tag: str) -> list[bytes]:
     return [entry.hash for entry in await recorded(data) if entry.stream.endswith(tag)]
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the sessions alpha and beta, which hold everything."""
+    data = tmp_path_factory.mktemp("filled") / "data"
+
+    async def make() -> None:
+        async with scripted_upstream() as upstream, serving(data, upstream=upstream.url) as server:
+            await fill(server, upstream, "alpha")
+            await fill(server, upstream, "beta")
+
+    asyncio.run(make())
+    return data
+
+
 @pytest.mark.parametrize("kind", SELECTIONS)
 async def test_nothing_of_the_content_is_left_in_any_file_and_nothing_else_is_lost(
-    data: Path, upstream: Upstream, kind: str
+    filled: Path, data: Path, kind: str
 ) -> None:
-    async with serving(data, upstream=upstream.url) as server:
-        await fill(server, upstream, "alpha")
-        await fill(server, upstream, "beta")
+    shutil.copytree(filled, data)
+    async with serving(data) as server:
         assert found(data, "alpha") == needles("alpha"), "the scan can fail"
         before = await recorded(data)
         beside = [entry for entry in before if "beta" in entry.stream]
@@ -59,7 +74,7 @@ async def test_nothing_of_the_content_is_left_in_any_file_and_nothing_else_is_lo
         assert found(data, "alpha") == set()
     await verify(data)
     assert found(data, "alpha") == set()
-    async with serving(data, upstream=upstream.url) as server:
+    async with serving(data) as server:
         assert [await row(server, "beta-2"), await server.messages("beta")] == shown
     shown_events = await turnlog("audit", "show", "alpha", "--data", str(data))
     assert shown_events.returncode == 0
