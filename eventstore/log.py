@@ -44,6 +44,36 @@ class Head(NamedTuple):
     hash: bytes
 
 
+class Part(NamedTuple):
+    """Which events of the log are wanted: those for which all that is said holds.
+
+    After one position up to and with another; of one `stream`, or of all streams of one `tenant`; in a stream after one
+    version up to and with another; of certain `types`, by their stored names (empty: of all).
+    """
+
+    after_position: int = 0
+    until_position: int | None = None
+    tenant: str = ""
+    stream: str = ""
+    after_version: int = 0
+    until_version: int | None = None
+    types: frozenset[str] = frozenset()
+
+
+class Selected(NamedTuple):
+    """What was found of a part. `looked_to` is a position: whatever is wanted up to it is in `events`.
+
+    With `is_all` there was nothing more of it behind that when it was looked for.
+    """
+
+    events: list[Recorded]
+    looked_to: int
+    is_all: bool
+
+
+EVENTS_MAX = 1_000  # of a part, found at a time
+
+
 class LogError(Exception):
     """The log could not do what was asked."""
 
@@ -111,6 +141,12 @@ class EventLog(Protocol):
 
     async def at(self, positions: Sequence[int]) -> list[Recorded]:
         """The events at those positions, in the log's order, without those that lack. Raises like `read`."""
+        ...
+
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """The next events of a part of the log, in order, at most `limit` (1 to `EVENTS_MAX`), and how far it was
+        looked through for them: a look is bounded. It reads in steps, between which others read. Raises like `read`.
+        """
         ...
 
     def read_all(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:

@@ -43,6 +43,18 @@ READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each
 DATA_AT = "SELECT position, data FROM events WHERE position IN (SELECT value FROM json_each(?))"
 REPLACE_DATA = "UPDATE events SET data = ? WHERE position = ?"
 
+NEWEST = "SELECT max(position) FROM events"
+# Where the events that are wanted stand, and how long they are: neither makes SQLite read their content.
+PLACES_IN_LOG = "SELECT position, length(data) FROM events WHERE position > ? AND position <= ?"
+PLACES_IN_STREAM = "SELECT position, length(data) FROM events WHERE stream = ? AND version > ? AND version <= ?"
+# No category and no tenant has a slash in it: what is between the first two is the tenant, and nothing else is.
+OF_TENANT = " AND substr(stream, instr(stream, '/') + 1, ?) = ?"
+OF_TYPES = " AND type IN (SELECT value FROM json_each(?))"
+BY_POSITION = " ORDER BY position LIMIT ?"
+BY_VERSION = " ORDER BY version LIMIT ?"
+POSITION_OF = "SELECT position FROM events WHERE stream = ? AND version = ?"
+LAST_VERSION = "SELECT max(version) FROM events WHERE stream = ?"
+
 
 def insert(rows: int) -> str:
     """One statement that inserts `rows` events: a statement is a transaction, and one trip to the database."""

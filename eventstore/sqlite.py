@@ -16,18 +16,21 @@ from typing import Self, cast
 import aiosqlite
 import msgspec
 
-from eventstore import chain, schema
+from eventstore import chain, places, schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row, is_erased
 from eventstore.events import Erased, Event, decode, why_not
 from eventstore.lock import exclusive
 from eventstore.log import (
+    EVENTS_MAX,
     Erasure,
     Head,
     LogDamaged,
     LogError,
     LogUnavailable,
     LogUnreadable,
+    Part,
     Recorded,
+    Selected,
     VersionConflict,
 )
 from eventstore.purge import Marker
@@ -66,7 +69,9 @@ class SqliteLog:
             with _readable():
                 await writing.executescript(schema.CREATE)
                 await writing.execute(f"PRAGMA synchronous = {synchronous}")
-                await writing.execute_fetchall("PRAGMA secure_delete = ON")  # what is erased is overwritten where it stood
+                await writing.execute_fetchall(
+                    "PRAGMA secure_delete = ON"
+                )  # what is erased is overwritten where it stood
                 reading = await _connect(resources, directory / LOG_FILE, "ro")
                 head, last_us = await _find_head(reading)
             log = cls(directory, reading, resources.pop_all(), head)
@@ -123,6 +128,12 @@ class SqliteLog:
             with _undamaged():
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
         return _decoded([cast("Row", row) for *row, _ in rows])
+
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """See `EventLog.select`."""
+        newest = self.head().position if self._writer else (await self._fetch(schema.NEWEST, ()))[0][0] or 0
+        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX))
+        return Selected(await self.at(found.positions), found.looked_to, found.is_all)
 
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`. `check=False` leaves the hashes unchecked, for those who have just done it."""

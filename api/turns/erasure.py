@@ -31,6 +31,8 @@ from eventstore.events import (
 )
 from eventstore.log import Erasure, EventLog, NotPurged, Recorded, VersionConflict
 from projections import leftovers
+from projections.runner import ViewsUnavailable
+from projections.store import ViewsUnusable
 
 _log = structlog.get_logger()
 
@@ -172,9 +174,15 @@ class Erasures:
 
     async def _purge(self) -> None:
         """Have no file hold what was erased; raises `NotPurged`."""
-        await self._views.rebuild()
-        leftovers.sweep(self._views_path)
-        await self._log.purge()
+        try:
+            await self._views.rebuild()
+            leftovers.sweep(self._views_path)
+        except (OSError, ViewsUnavailable, ViewsUnusable) as error:
+            raise NotPurged(
+                f"erased in the log, but not yet from the views, which the next start sees to: {error}"
+            ) from error
+        finally:
+            await self._log.purge()
         self._log.erasing_is_over()
         _log.info("what was erased is in no file any more")
 
