@@ -18,6 +18,7 @@ from eventstore.sqlite import LOG_FILE, SqliteLog
 from projections.runner import VIEWS_FILE, Runner, ViewsUnavailable
 from projections.store import ViewsUnusable
 from projections.views import VIEWS
+from tools.logs import quiet
 from tools.options import data_option
 from tools.progress import bar
 
@@ -62,7 +63,8 @@ def erase(tenant: str, why: str, by: str | None, yes: bool, data: Path, **select
     if not (data / LOG_FILE).exists():
         raise click.ClickException(f"there is no log in {data}: expected {data / LOG_FILE}")
     try:
-        asyncio.run(_erase(data, Order(tenant, selection, by or _who(), why), asks=not yes))
+        with quiet():
+            asyncio.run(_erase(data, Order(tenant, selection, by or _who(), why), asks=not yes))
     except LogLocked as error:
         raise click.ClickException(f"{error}; or ask that server: {_request(selection)}") from error
     except NotPurged as error:
