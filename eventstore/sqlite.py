@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
 
@@ -23,6 +23,7 @@ from eventstore.lock import exclusive
 from eventstore.log import (
     BYTES_MAX,
     EVENTS_MAX,
+    Erasure,
     Head,
     LogDamaged,
     LogError,
@@ -31,7 +32,9 @@ from eventstore.log import (
     Part,
     Recorded,
     Selected,
+    VersionConflict,
 )
+from eventstore.purge import Marker
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = "log.db"
@@ -44,7 +47,10 @@ _EMPTY = Head(0, GENESIS)
 class SqliteLog:
     """An `EventLog` in `DIRECTORY/log.db`."""
 
-    def __init__(self, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head) -> None:
+    def __init__(
+        self, directory: Path, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head
+    ) -> None:
+        self._marker = Marker(directory)
         self._reader = reader
         self._resources = resources
         self._head = head
@@ -64,9 +70,12 @@ class SqliteLog:
             with _readable():
                 await writing.executescript(schema.CREATE)
                 await writing.execute(f"PRAGMA synchronous = {synchronous}")
+                await writing.execute_fetchall(
+                    "PRAGMA secure_delete = ON"
+                )  # what is erased is overwritten where it stood
                 reading = await _connect(resources, directory / LOG_FILE, "ro")
                 head, last_us = await _find_head(reading)
-            log = cls(reading, resources.pop_all(), head)
+            log = cls(directory, reading, resources.pop_all(), head)
             log._writer = Writer(writing, head, last_us, log._announce)
             return log
         raise AssertionError("unreachable: the stack does not swallow errors")
@@ -82,14 +91,12 @@ class SqliteLog:
             reading = await _connect(resources, path, "ro")
             with _readable():
                 head, _ = await _find_head(reading)
-            return cls(reading, resources.pop_all(), head)
+            return cls(directory, reading, resources.pop_all(), head)
         raise AssertionError("unreachable: the stack does not swallow errors")
 
     async def append(self, stream: str, expected_version: int, events: Sequence[Event]) -> tuple[Recorded, ...]:
         """See `EventLog.append`."""
-        if self._writer is None:
-            raise LogUnavailable("the log is open for reading only")
-        return await self._writer.append(stream, expected_version, events)
+        return await self._writing().append(stream, expected_version, events)
 
     def head(self) -> Head:
         """See `EventLog.head`. Of a log opened read-only: the newest position met so far."""
@@ -162,6 +169,30 @@ class SqliteLog:
             elif self.head().position <= after_position:
                 await self._news.wait()
 
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """See `EventLog.erase`."""
+        writer, was_erasing = self._writing(), self.is_erasing
+        self._marker.set()
+        try:
+            return await writer.erase(erasures, unchanged)
+        except VersionConflict:
+            if not was_erasing:
+                self._marker.clear()
+            raise
+
+    @property
+    def is_erasing(self) -> bool:
+        """See `EventLog.is_erasing`."""
+        return self._marker.is_set
+
+    async def purge(self) -> None:
+        """See `EventLog.purge`."""
+        await self._writing().purge()
+
+    def erasing_is_over(self) -> None:
+        """See `EventLog.erasing_is_over`."""
+        self._marker.clear()
+
     async def close(self) -> None:
         """See `EventLog.close`."""
         try:
@@ -169,6 +200,11 @@ class SqliteLog:
                 await self._writer.close()
         finally:
             await self._resources.aclose()
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise LogUnavailable("the log is open for reading only")
+        return self._writer
 
     def _announce(self) -> None:
         self._news.set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tools import bench, keys, replay, serve
+from tools import bench, erase, keys, replay, serve
 from tools.audit.command import audit
 from tools.options import GC_THRESHOLD, load_config
 
@@ -30,5 +30,6 @@ def main() -> None:
 main.add_command(serve.serve)
 main.add_command(replay.replay)
 main.add_command(audit)
+main.add_command(erase.erase)
 main.add_command(keys.keys)
 main.add_command(bench.bench)
