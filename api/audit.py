@@ -6,6 +6,7 @@ whoever asks for a proof meanwhile has the rests left out, and is told to come b
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ STEP_EVENTS = 1_024
 REST_S = 0.004  # between steps, as long as nobody waits
 SIGN_REST_S = 1.0  # between checkpoints that are made because somebody asks
 WAIT_S = 10.0
+STOP_S = 2.0
 ASIDE = (LogError, AuditKeyProblem)
 
 _log = structlog.get_logger()
@@ -75,8 +77,13 @@ class Audit:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         try:
-            if self._every_s and self._ready.is_set():
-                await self._sign_if_grown()
+            if self._every_s:
+                async with asyncio.timeout(STOP_S):
+                    await self._sign_if_grown()
+        except TimeoutError:
+            _log.warning(
+                "no checkpoint was signed at the stop: the tree was still being built", events=self._notary.size
+            )
         finally:
             await asyncio.to_thread(self._thread.shutdown)
             self._notary.close()
@@ -160,7 +167,8 @@ class Audit:
     async def _sign(self) -> Checkpoint:
         while await self._step():
             pass
-        made = await self._in_thread(self._notary.sign)
+        now_us = time.time_ns() // 1_000
+        made = await self._in_thread(lambda: self._notary.sign(now_us))
         self._signed_at = asyncio.get_running_loop().time()
         return made
 
