@@ -12,9 +12,11 @@ from freezegun import freeze_time
 
 from api import audit as audit_room
 from api import keys as keyring
+from api.audit import Audit, AuditNotReady, CheckpointNotFound
 from api.context import AUDIT
 from eventstore.audit_key import KEY_FILE, PUBLIC_FILE
 from eventstore.checkpoint import CHECKPOINTS_FILE
+from eventstore.log import LogUnavailable
 from tests.support.audited import NOW_US, a_log, change, notary_of, verify, written_anew
 from tests.support.server import Process, Server, serving
 from tests.test_tools import turnlog
@@ -231,6 +233,45 @@ async def test_a_crash_never_leaves_two_stories(data: Path, start: Callable[...,
     assert (await process.server.get("/api/audit/checkpoint"))["size"] > 0
     assert "can not be read: passed over" in process.log
     await process.terminate()
+
+
+async def test_who_only_reads_shows_what_is_on_file_and_signs_nothing(data: Path) -> None:
+    await a_log(data, 3)
+    notary_of(data).close()
+    audit = await Audit.start(data, data / KEY_FILE, 3_600, signs=False)
+    with pytest.raises(CheckpointNotFound, match="this server signs none"):
+        await audit.checkpoint()
+    await audit.stop()
+    async with serving(data):
+        pass
+    (data / KEY_FILE).unlink()
+    await a_log(data, 5, after=3)
+    audit = await Audit.start(data, data / KEY_FILE, 3_600, signs=False)
+    assert (await audit.checkpoint()).size == (await audit.proof("default", 3, None)).checkpoint.size == 3
+    with pytest.raises(CheckpointNotFound, match="of 3 events, and this server signs none"):
+        await audit.proof("default", 5, None)
+    await audit.stop()
+    assert filed(data) == [3]
+
+
+async def test_a_server_that_can_not_prove_says_why_and_goes_on(data: Path) -> None:
+    data.mkdir()
+    audit = await Audit.start(data, data / KEY_FILE, 3_600)
+    for _ in range(2):
+        with pytest.raises(LogUnavailable, match="there is no log in"):
+            await audit.checkpoint()
+    await audit.stop()
+
+
+async def test_a_tree_that_is_still_being_built_is_told_of(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await a_log(data, 3)
+    notary_of(data).close()
+    monkeypatch.setattr(audit_room, "WAIT_S", 0.0)
+    audit = await Audit.start(data, data / KEY_FILE, 3_600)
+    with pytest.raises(AuditNotReady, match="is being built"):
+        await audit.checkpoint()
+    await audit.stop()
+    assert filed(data) == [3]
 
 
 async def test_the_key_can_live_elsewhere_and_keeps_its_name(data: Path, tmp_path: Path) -> None:
