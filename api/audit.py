@@ -166,7 +166,8 @@ class Audit:
                 _log.warning("checkpoints on file can not be read: passed over", lines=self._notary.torn)
         except ASIDE as error:
             _refused(error)
-        self._ready.set()
+        finally:
+            self._ready.set()
         while self._every_s:
             await self._sign_if_grown()
             await asyncio.sleep(self._every_s)
