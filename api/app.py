@@ -9,8 +9,10 @@ import structlog
 from aiohttp import web
 
 from api import readonly
+from api.audit import Audit
 from api.boundary import boundary, on_prepare
 from api.context import (
+    AUDIT,
     CATALOGUE,
     CHANGING,
     COMPLETIONS,
@@ -66,6 +68,7 @@ from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire import feed as feed_wire
+from eventstore.audit_key import KEY_FILE, load_or_make, publish
 from eventstore.log import EventLog
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -128,6 +131,8 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         if live is None:
             await responses_.show_queued()
         else:
+            audit = app[AUDIT] = await _audit(settings)
+            parts.push_async_callback(audit.stop)
             at_work = Live(turns, desk, responses_)
             erasures = app[ERASURES] = Erasures(live[0], lineages, live[1], settings.data / VIEWS_FILE, at_work)
             parts.push_async_callback(erasures.stop)
@@ -194,6 +199,12 @@ def _turns(app: web.Application, parts: contextlib.AsyncExitStack, storage: _Sto
 async def _end_feed(app: web.Application) -> None:
     """Streams of events end as the server stops: their clients come back to the next one."""
     await app[FEED].close()
+
+
+async def _audit(settings: Settings) -> Audit:
+    key_path = settings.audit_key or settings.data / KEY_FILE
+    publish(settings.data, load_or_make(key_path, settings.audit_name).verifier)
+    return await Audit.start(settings.data, key_path, settings.checkpoint_every_s)
 
 
 async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:

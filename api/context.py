@@ -3,6 +3,7 @@
 import msgspec
 from aiohttp import web
 
+from api.audit import Audit
 from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
@@ -49,6 +50,7 @@ STANDING = web.AppKey("standing", Standing)  # of a server that is read only
 PROMPTS = web.AppKey("prompts", Prompts)
 FEED = web.AppKey("feed", Feed)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+AUDIT = web.AppKey("audit", Audit)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)
 CHANGING: web.AppKey[frozenset[str]] = web.AppKey("changing")  # routes that a server that only reads refuses

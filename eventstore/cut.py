@@ -45,7 +45,7 @@ class CutLog:
             if batch[-1].position >= self._last.position:
                 return
 
-    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
+    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:  # noqa: ARG002
         """See `EventLog.follow`. Nothing comes later, and all of it is checked."""
         async for batch in self.read_all(after_position):
             yield batch

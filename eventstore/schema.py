@@ -54,6 +54,12 @@ BY_POSITION = " ORDER BY position LIMIT ?"
 BY_VERSION = " ORDER BY version LIMIT ?"
 POSITION_OF = "SELECT position FROM events WHERE stream = ? AND version = ?"
 LAST_VERSION = "SELECT max(version) FROM events WHERE stream = ?"
+READ_ROW = f"{_BESIDE_NEIGHBOUR} WHERE e.position = ?"
+HASHES_BETWEEN = """
+SELECT count(*), min(position), max(position), group_concat(hex(hash), '')
+FROM (SELECT position, hash FROM events WHERE position BETWEEN ? AND ? ORDER BY position)
+"""
+HASH_ROWS = "SELECT position, hash FROM events WHERE position BETWEEN ? AND ? ORDER BY position"
 
 
 def insert(rows: int) -> str:
