@@ -37,6 +37,42 @@ FROM events e LEFT JOIN events p ON p.position = e.position - 1
 READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
 READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"  # noqa: S608
 
+# For those who check all of it. Names are read as bytes where what was altered need not be text.
+TYPES = {
+    "stream": "text",
+    "version": "integer",
+    "type": "text",
+    "recorded_us": "integer",
+    "data": "blob",
+    "hash": "blob",
+}
+BETWEEN = f"SELECT {COLUMNS} FROM events WHERE position BETWEEN ? AND ? ORDER BY position"  # noqa: S608
+BETWEEN_TYPED = f"""
+SELECT position, CAST(stream AS BLOB), version, CAST(type AS BLOB), recorded_us, CAST(data AS BLOB), CAST(hash AS BLOB),
+{", ".join(f"typeof({name})" for name in TYPES)} FROM events WHERE position BETWEEN ? AND ? ORDER BY position
+"""  # noqa: S608
+BEFORE = "SELECT position, hash, recorded_us FROM events WHERE position < ? ORDER BY position DESC LIMIT 1"
+BEFORE_TYPED = """
+SELECT position, CAST(hash AS BLOB), recorded_us, typeof(hash), typeof(recorded_us) FROM events
+WHERE position < ? ORDER BY position DESC LIMIT 1
+"""
+# Of every event but the first of its stream there is one before it; one that breaks this is found, and streams counted.
+_VERSIONS = """
+SELECT count(*) FILTER (WHERE e.version = 1),
+  min(e.position) FILTER (WHERE CASE WHEN e.version = 1 THEN 0 ELSE p.position IS NULL OR p.position >= e.position END)
+FROM events e LEFT JOIN events p ON p.stream = e.stream AND p.version = e.version - 1
+"""
+ALL_VERSIONS = f"{_VERSIONS} WHERE +e.position BETWEEN ? AND ?"  # by the index alone, which is small
+NEW_VERSIONS = f"{_VERSIONS} WHERE e.position BETWEEN ? AND ?"
+VERSION_AT = """
+SELECT e.stream, e.version, (SELECT max(version) FROM events p WHERE p.stream = e.stream AND p.position < e.position)
+FROM events e WHERE e.position = ?
+"""
+LOWEST = "SELECT min(position) FROM events"
+OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+KEPT = "SELECT min(position) FROM events WHERE position BETWEEN ? AND ? AND length(data) <> 32"
+HASHES = "SELECT CAST(hash AS BLOB) FROM events WHERE position BETWEEN ? AND ? ORDER BY position"
+
 
 def insert(rows: int) -> str:
     """One statement that inserts `rows` events: a statement is a transaction, and one trip to the database."""
