@@ -7,8 +7,10 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from api.audit import Audit
 from api.boundary import boundary, on_prepare
 from api.context import (
+    AUDIT,
     CATALOGUE,
     COMPLETIONS,
     CONVERSATIONS,
@@ -53,6 +55,7 @@ from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
+from eventstore.audit_key import KEY_FILE, load_or_make, publish
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
 from projections.views import VIEWS
@@ -91,6 +94,8 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         await app[GUARD].start(log)
         views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
         parts.push_async_callback(views.stop)
+        audit = app[AUDIT] = await _audit(settings)
+        parts.push_async_callback(audit.stop)
         model = _model(settings, parts)
         catalogue = app[CATALOGUE] = Catalogue(model)
         parts.push_async_callback(catalogue.stop)
@@ -128,6 +133,12 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         await _take_up(turns, background, responses_)
         await parts.enter_async_context(eviction.sweeping())
         yield
+
+
+async def _audit(settings: Settings) -> Audit:
+    key_path = settings.audit_key or settings.data / KEY_FILE
+    publish(settings.data, load_or_make(key_path, settings.audit_name).verifier)
+    return await Audit.start(settings.data, key_path, settings.checkpoint_every_s)
 
 
 async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:

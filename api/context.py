@@ -3,6 +3,7 @@
 import msgspec
 from aiohttp import web
 
+from api.audit import Audit
 from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
@@ -39,6 +40,7 @@ RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
 SEARCH = web.AppKey("search", Search)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+AUDIT = web.AppKey("audit", Audit)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)
 OPEN_PATHS: web.AppKey[frozenset[str]] = web.AppKey("open_paths")  # those that ask for no key

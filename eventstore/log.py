@@ -5,6 +5,7 @@ LogError
 ├── LogOverloaded      too many appends are waiting: try again later
 ├── LogUnavailable     the storage failed (full disk, I/O error): nothing was recorded
 ├── LogDamaged         stored history was altered or lost: names the first bad position
+├── LogRewritten       the log is not the one that a signed checkpoint is of
 ├── LogUnreadable      stored by a newer turnlog: names the position, the type and the version needed
 └── LogLocked          another process writes to this log: names it
 """
@@ -65,6 +66,10 @@ class LogDamaged(LogError):
         super().__init__(f"the log is damaged{where}: {reason}")
         self.position = position
         self.reason = reason
+
+
+class LogRewritten(LogError):
+    """What a signed checkpoint says of the log is not true of it any more: it was cut short, or written anew."""
 
 
 class LogUnreadable(LogError):

@@ -36,6 +36,12 @@ FROM events e LEFT JOIN events p ON p.position = e.position - 1
 """
 READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
 READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"  # noqa: S608
+READ_ROW = f"{_BESIDE_NEIGHBOUR} WHERE e.position = ?"
+HASHES_BETWEEN = """
+SELECT count(*), min(position), max(position), group_concat(hex(hash), '')
+FROM (SELECT position, hash FROM events WHERE position BETWEEN ? AND ? ORDER BY position)
+"""
+HASH_ROWS = "SELECT position, hash FROM events WHERE position BETWEEN ? AND ? ORDER BY position"
 
 # For those who check all of it. Names are read as bytes where what was altered need not be text.
 TYPES = {

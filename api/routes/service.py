@@ -65,6 +65,8 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "memory_header": MEMORY,
                 "idempotency_key_header": IDEMPOTENCY_KEY,
                 "compression": True,
+                "audit_checkpoints": True,
+                "audit_proofs": True,
                 "cors": bool(settings.cors_origins),
             },
             "endpoints": {

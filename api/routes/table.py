@@ -5,6 +5,7 @@ from aiohttp import hdrs
 from api.models.model import ModelInfo
 from api.routes import (
     aside,
+    audit,
     background_responses,
     chat,
     compress,
@@ -23,6 +24,7 @@ from api.routes import (
     stored_completions,
 )
 from api.routes.route import SWITCHED, Route
+from api.wire import audit as audit_wire
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
@@ -53,7 +55,7 @@ _AFTER_EVENT = Parameter(
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
-RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+RUNS, SESSIONS, AUDIT, SERVICE = "Runs", "Sessions", "Audit", "The server"
 
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
@@ -252,5 +254,15 @@ ROUTES: tuple[Route, ...] = (
         body=session_chat_wire.SessionChatRequest,
         streams=True,
         takes_turns=True,
+    ),
+    Route(
+        *(AUDIT, GET, "/api/audit/checkpoint", audit.checkpoint, "audit_checkpoint"),
+        answer=audit_wire.CheckpointObject,
+        parameters=(audit_wire.SINCE,),
+    ),
+    Route(
+        *(AUDIT, GET, "/api/audit/proof/{position}", audit.proof, "audit_proof"),
+        answer=audit_wire.ProofObject,
+        parameters=(audit_wire.SIZE,),
     ),
 )

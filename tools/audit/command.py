@@ -2,7 +2,7 @@
 
 import click
 
-from tools.audit import show
+from tools.audit import proofs, show
 
 
 @click.group()
@@ -11,3 +11,7 @@ def audit() -> None:
 
 
 audit.add_command(show.show)
+audit.add_command(proofs.prove)
+audit.add_command(proofs.checkpoint)
+audit.add_command(proofs.key)
+audit.add_command(proofs.verifier)
