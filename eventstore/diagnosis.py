@@ -29,6 +29,7 @@ class Finding(msgspec.Struct, frozen=True, array_like=True):
     position: int
     reason: str
     kind: Kind = Kind.ALTERED
+    linked: bytes = b""  # the hash that an unlinked row should have behind the row before it
 
     def __str__(self) -> str:
         if self.kind is Kind.UNREADABLE:
@@ -36,13 +37,15 @@ class Finding(msgspec.Struct, frozen=True, array_like=True):
         return f"the log is damaged{f' at position {self.position}' if self.position else ''}: {self.reason}"
 
 
-def diagnose(database: sqlite3.Connection, first: int, last: int, error: Exception) -> Finding:
+def diagnose(database: sqlite3.Connection, first: int, last: int, error: Exception, *, is_indexed: bool) -> Finding:
     """The first thing that is wrong between two positions, where `error` has been met."""
     expected = first
+    versions = _Versions(database, first, is_indexed)
     try:
         previous, last_us = _before(database, first)
         for row, types, following in _rows(database, first, last):
-            if finding := _of_row(row, types, expected, previous, following) or _of_time(row, last_us):
+            finding = _of_row(row, types, expected, previous, following) or _of_time(row, last_us) or versions.of(row)
+            if finding:
                 return finding
             expected, previous, last_us = row[0] + 1, row[-1], row[4]
     except sqlite3.Error as worse:
@@ -51,7 +54,7 @@ def diagnose(database: sqlite3.Connection, first: int, last: int, error: Excepti
         return Finding(first - 1, str(bad))
     if expected <= last:
         return Finding(expected, "the event is missing")
-    return Finding(first, f"reading up to position {last} failed once, and not again: {error}")
+    return Finding(first, f"reading up to position {last} failed once, and not again: {error!r}")
 
 
 class _Before(Exception):
@@ -125,6 +128,7 @@ def _unlinked(position: int, linked: bytes, following: Row | None) -> Finding:
         f"it does not follow from the event before it: it was altered, or the one at position {position - 1} was, "
         "and given a new hash",
         Kind.UNLINKED,
+        linked,
     )
 
 
@@ -152,3 +156,27 @@ def _of_time(row: Row, last_us: int) -> Finding | None:
     if row[4] < last_us:
         return Finding(row[0], "its time is before that of the event before it")
     return None
+
+
+class _Versions:
+    """The versions of streams, as the rows of a stretch go by."""
+
+    def __init__(self, database: sqlite3.Connection, first: int, is_indexed: bool) -> None:
+        self._database = database
+        self._first = first
+        self._is_indexed = is_indexed
+        self._newest: dict[str, int] = {}
+
+    def of(self, row: Row) -> Finding | None:
+        """What is wrong with the version of an event that is whole otherwise."""
+        stream, version = str(row[1], "utf-8"), row[2]  # type: ignore[call-overload]
+        newest = self._newest.get(stream)
+        if newest is None:
+            if not self._is_indexed:
+                newest = version - 1
+            else:
+                (newest,) = self._database.execute(schema.VERSION_BEFORE, (stream, self._first)).fetchone()
+        self._newest[stream] = version
+        if version != (newest or 0) + 1:
+            return Finding(row[0], f"{stream} goes on at version {version}, expected {(newest or 0) + 1}")
+        return None

@@ -8,17 +8,21 @@ from eventstore.stretch import Claim, Run
 
 def malformed(claims: Iterable[Claim]) -> Finding | None:
     """The first fact that names positions that can not have been erased when it was recorded."""
-    for position, runs in claims:
-        for first, last in runs:
-            if not 1 <= first <= last < position:
-                return Finding(position, f"this SessionErased names positions {first} to {last}, not earlier ones")
+    for claim in claims:
+        for first, last in claim.runs:
+            if not 1 <= first <= last < claim.position:
+                return Finding(
+                    claim.position, f"this SessionErased names positions {first} to {last}, not earlier ones"
+                )
     return None
 
 
 def unclaimed(erased: Sequence[Run], claims: Iterable[Claim]) -> Finding | None:
     """The first event that was erased though no fact says so."""
     position = _first_outside(erased, merged(run for claim in claims for run in claim.runs))
-    return position and Finding(position, "its content was taken out, and no SessionErased behind it says so")
+    if not position:
+        return None
+    return Finding(position, "its content was taken out, and no SessionErased behind it says so")
 
 
 def kept(erased: Sequence[Run], claims: Sequence[Claim], after_position: int) -> Finding | None:

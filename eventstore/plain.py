@@ -9,12 +9,12 @@ from pathlib import Path
 from eventstore import schema
 from eventstore.log import LogDamaged, LogUnavailable
 
-LOG_FILE = "log.db"
+CACHE_KIB = 16_384
 
 
 def connect(directory: Path) -> sqlite3.Connection:
     """The log in `directory`. Raises `LogUnavailable` where there is none that this turnlog reads, `LogDamaged`."""
-    path = directory / LOG_FILE
+    path = directory / schema.LOG_FILE
     if not path.exists():
         raise LogUnavailable(f"there is no log in {directory}: expected {path}")
     is_closed = not os.access(directory, os.W_OK) and not path.with_name(path.name + "-wal").exists()
@@ -22,6 +22,7 @@ def connect(directory: Path) -> sqlite3.Connection:
     with contextlib.ExitStack() as on_failure, readable():
         database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         on_failure.callback(database.close)
+        database.execute(f"PRAGMA cache_size = {-CACHE_KIB}")
         ((format_,),) = database.execute("PRAGMA user_version")
         if format_ != schema.FORMAT:
             raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")

@@ -1,5 +1,6 @@
 """The events table: one row an event, nothing else, readable with the `sqlite3` shell alone."""
 
+LOG_FILE = "log.db"
 APPLICATION_ID = 0x7475726E  # "turn", so that `file log.db` tells what it is
 FORMAT = 1
 
@@ -62,19 +63,19 @@ BEFORE_TYPED = """
 SELECT position, CAST(hash AS BLOB), recorded_us, typeof(hash), typeof(recorded_us) FROM events
 WHERE position < ? ORDER BY position DESC LIMIT 1
 """
-# Of every event but the first of its stream there is one before it; one that breaks this is found, and streams counted.
-_VERSIONS = """
-SELECT count(*) FILTER (WHERE e.version = 1),
-  min(e.position) FILTER (WHERE CASE WHEN e.version = 1 THEN 0 ELSE p.position IS NULL OR p.position >= e.position END)
-FROM events e LEFT JOIN events p ON p.stream = e.stream AND p.version = e.version - 1
-"""
-ALL_VERSIONS = f"{_VERSIONS} WHERE +e.position BETWEEN ? AND ?"  # by the index alone, which is small
-NEW_VERSIONS = f"{_VERSIONS} WHERE e.position BETWEEN ? AND ?"
-VERSION_AT = """
-SELECT e.stream, e.version, (SELECT max(version) FROM events p WHERE p.stream = e.stream AND p.position < e.position)
-FROM events e WHERE e.position = ?
-"""
-LOWEST = "SELECT min(position) FROM events"
+INDEX = "events_by_stream"
+VERSION_AT = f"SELECT position FROM events INDEXED BY {INDEX} WHERE stream = ? AND version = ?"  # noqa: S608
+VERSION_BEFORE = f"SELECT max(version) FROM events INDEXED BY {INDEX} WHERE stream = ? AND position < ?"  # noqa: S608
+UNINDEXED = f"""
+SELECT min(e.position) FROM events e NOT INDEXED WHERE e.position BETWEEN ? AND ? AND NOT EXISTS (
+  SELECT 1 FROM events i INDEXED BY {INDEX}
+  WHERE i.stream = e.stream AND i.version = e.version AND i.position = e.position
+)
+"""  # noqa: S608
+EXTENT = """
+SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),
+(SELECT count(*) FROM events)
+"""  # counted by the index, which is smaller than the table
 OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
 KEPT = "SELECT min(position) FROM events WHERE position BETWEEN ? AND ? AND length(data) <> 32"
 HASHES = "SELECT CAST(hash AS BLOB) FROM events WHERE position BETWEEN ? AND ? ORDER BY position"

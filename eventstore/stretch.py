@@ -1,16 +1,15 @@
 """A stretch of the log, checked row by row: as fast as Python goes where all is well, and then why it is not.
 
 Theory of operation. `check` has everything of a row in one loop: its link in the chain, its type, its time, its
-content. Whatever is odd ends the loop, and the stretch is read again, slowly, by `diagnosis`, which knows what to call it. A
-stretch begins with the hash that is stored before it, so that several can be checked at once; they join where each of
-them is whole.
+content. Whatever is odd ends the loop, and the stretch is read again, slowly, by `diagnosis`, which knows what
+to call it. A stretch begins with the hash that is stored before it, so that several can be checked at once; they join
+where each of them is whole.
 """
 
 import hashlib
 import sqlite3
 import struct
 from collections.abc import Iterable
-from contextlib import closing
 from typing import TypeAlias
 
 import msgspec
@@ -37,11 +36,12 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch to be checked, and whether its part of the Merkle tree is wanted."""
+    """A stretch to be checked: with its part of the Merkle tree, and by the streams' index, unless told otherwise."""
 
     first: int
     last: int
-    is_tree_wanted: bool = False
+    is_tree_wanted: bool = True
+    is_indexed: bool = True
 
 
 class Seen(msgspec.Struct, array_like=True):
@@ -49,7 +49,7 @@ class Seen(msgspec.Struct, array_like=True):
 
     task: Task
     hash: bytes = GENESIS
-    recorded_us: int = 0
+    streams: int = 0  # that begin in it
     erased: list[Run] = []
     claims: list[Claim] = []
     subtrees: list[Peak] = []
@@ -68,14 +68,17 @@ def check(database: sqlite3.Connection, task: Task) -> Seen:
     seen = Seen(task)
     try:
         before = _before(database, task.first)
-        with closing(database.execute(schema.BETWEEN, (task.first, task.last))) as cursor:
-            hashes = _scan(cursor, seen, *before)
+        hashes = _scan(database, seen, *before)
         if len(hashes) != task.last - task.first + 1:
             raise _Doubt
+        if task.is_indexed:
+            (unindexed,) = database.execute(schema.UNINDEXED, (task.first, task.last)).fetchone()
+            if unindexed is not None:
+                seen.finding = Finding(unindexed, f"the index {schema.INDEX} does not have the event")
         if task.is_tree_wanted:
             seen.subtrees = subtrees(task.first - 1, hashes)
     except _ODD as error:
-        seen.finding = diagnose(database, task.first, task.last, error)
+        seen.finding = diagnose(database, task.first, task.last, error, is_indexed=task.is_indexed)
     return seen
 
 
@@ -89,11 +92,14 @@ def _before(database: sqlite3.Connection, position: int) -> tuple[bytes, int]:
     return row[1], row[2]
 
 
-def _scan(cursor: sqlite3.Cursor, seen: Seen, previous: bytes, last_us: int) -> list[bytes]:
+def _scan(database: sqlite3.Connection, seen: Seen, previous: bytes, last_us: int) -> list[bytes]:
     """The hashes of the rows; raises one of `_ODD` at whatever is."""
-    position = seen.task.first - 1
+    task = seen.task
+    position = task.first - 1
     hashes: list[bytes] = []
     erased: list[int] = []
+    newest: dict[str, int] = {}
+    cursor = database.execute(schema.BETWEEN, (task.first, task.last))
     while rows := cursor.fetchmany(_ROWS):
         for found, stream, version, type_, recorded_us, data, hash_ in rows:
             position += 1
@@ -111,10 +117,27 @@ def _scan(cursor: sqlite3.Cursor, seen: Seen, previous: bytes, last_us: int) -> 
             linked = _pack(previous, position, version, recorded_us, len(name), len(kind)) + name + kind + digest
             if _sha256(linked).digest() != hash_ or found != position or recorded_us < last_us:
                 raise _Doubt
+            before = newest.get(stream)
+            if before is None:
+                seen.streams += _begins(database, task, stream, version)
+            elif before + 1 != version:
+                raise _Doubt
+            newest[stream] = version
             previous, last_us = hash_, recorded_us
             hashes.append(hash_)
-    seen.hash, seen.recorded_us, seen.erased = previous, last_us, runs(erased)
+    seen.hash, seen.erased = previous, runs(erased)
     return hashes
+
+
+def _begins(database: sqlite3.Connection, task: Task, stream: str, version: int) -> bool:
+    """Whether the stream begins with the first event of it that is met; where not, the one before it must be there."""
+    if version > 1 and task.is_indexed:
+        row = database.execute(schema.VERSION_AT, (stream, version - 1)).fetchone()
+        if row is None or row[0] >= task.first:
+            raise _Doubt
+    elif version < 1:
+        raise _Doubt
+    return version == 1
 
 
 def runs(positions: Iterable[int]) -> list[Run]:

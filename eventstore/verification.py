@@ -1,10 +1,9 @@
 """Whether the whole log is what was recorded: every row, every stream, what was erased, and what was signed.
 
 Theory of operation. The rows are checked in stretches (`stretch.py`), by this process and some workers, no statement
-longer than one stretch, so that a server that writes beside it is never kept from its housekeeping for long. What only
-SQLite can tell, it finds out in threads meanwhile (`aside.py`). The stretches are joined in order, and with them grows the
-Merkle tree that signed checkpoints are held against (`vouched.py`): the chain shows what was altered, the signatures
-show what was altered by somebody who has made the chain anew.
+longer than one stretch, so that a server that writes beside it is kept from its housekeeping by none. They are joined
+in order, and with them grows the Merkle tree that signed checkpoints are held against (`vouched.py`): the chain shows
+what was altered, the signatures show what was altered by somebody who has made the chain anew.
 
 What cannot be seen: events that were removed from the end, or rewritten, since the last checkpoint that was kept.
 """
@@ -14,17 +13,17 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
-from eventstore import erased, schema
-from eventstore.aside import Aside, integrity, structure, versions
+from eventstore import erased, schema, structure
 from eventstore.chain import GENESIS
 from eventstore.checkpoint import Checkpoint
 from eventstore.diagnosis import Finding
 from eventstore.log import Head
 from eventstore.peaks import Peak, Peaks
-from eventstore.plain import LOG_FILE, connect, readable
+from eventstore.plain import connect, readable
 from eventstore.stretch import Claim, Run, Task, check
 from eventstore.vouched import Vouched, blame, reader
 from eventstore.workers import Crew
@@ -34,8 +33,14 @@ WORKERS_MAX = 3
 WORTH_A_WORKER_BYTES = 20_000_000  # some 50,000 events: a worker takes a tenth of a second to begin
 
 
-class Whole(msgspec.Struct, frozen=True):
-    """A log that was found whole up to a position, and all it takes to go on from there."""
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+class Whole(msgspec.Struct, frozen=True, tag="WholeLog"):
+    """A log that was found whole up to a position, and all it takes to go on from there.
+
+    Without `peaks`, the Merkle tree was not made.
+    """
 
     position: int = 0
     hash: bytes = GENESIS
@@ -61,10 +66,15 @@ def verify(
     checkpoints: Sequence[Checkpoint] = (),
     *,
     before: Whole | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    is_tree_wanted: bool = False,
+    is_deep: bool = False,
+    progress: Progress = lambda _position, _head: None,
     workers: int | None = None,
 ) -> Verified:
     """Check the log in `directory` behind what was found whole `before`, and hold it against `checkpoints`.
+
+    Whoever wants to go on from it later wants its tree, too. A deep check has SQLite check its file besides, in one go.
+    `progress` is told how far it is, and how far it goes.
 
     Raises `LogUnavailable` where there is none that this turnlog reads, `LogDamaged` where SQLite can not open it.
     """
@@ -72,25 +82,31 @@ def verify(
         database = stack.enter_context(closing(connect(directory)))
         with readable():
             head = _head(database)
-        verification = _Verification(directory, database, checkpoints, before or Whole())
+            verification = _Verification(database, checkpoints, before or Whole(), is_tree_wanted)
         if finding := verification.follows_from_before(head):
             return Verified(before or Whole(), [finding])
         crew = stack.enter_context(Crew(directory, _workers(directory, head) if workers is None else workers))
-        return verification.run(crew, head, progress)
+        return verification.run(crew, head, progress, is_deep=is_deep)
 
 
 class _Verification:
     """One of them: what it has seen so far."""
 
     def __init__(
-        self, directory: Path, database: sqlite3.Connection, checkpoints: Sequence[Checkpoint], before: Whole
+        self,
+        database: sqlite3.Connection,
+        checkpoints: Sequence[Checkpoint],
+        before: Whole,
+        is_tree_wanted: bool,
     ) -> None:
-        self._directory = directory
         self._database = database
         self._before = before
         self._checkpoints = checkpoints
+        self._is_tree_wanted = is_tree_wanted or bool(checkpoints)
+        self._is_indexed = structure.is_indexed(database)
         self._hashes = reader(database)
         self._vouched = Vouched(checkpoints, Peaks(before.peaks), self._hashes)
+        self._streams = 0
         self._erased: list[Run] = []
         self._claims: list[Claim] = []
         self._findings: list[Finding] = []
@@ -108,50 +124,45 @@ class _Verification:
             return Finding(position, "the log was rewritten there or before: it does not have the hash that it had")
         return None
 
-    def run(self, crew: Crew, head: Head, progress: Callable[[int], None]) -> Verified:
+    def run(self, crew: Crew, head: Head, progress: Progress, *, is_deep: bool) -> Verified:
         """Check everything up to the head."""
-        before = self._before
-        is_new = before.position == 0
-        with ExitStack() as asides:
-            in_order = asides.enter_context(Aside(self._directory, versions(before.position + 1, head.position)))
-            intact = asides.enter_context(Aside(self._directory, integrity)) if is_new else None
-            hash_, broken = self._scan(crew, head, progress)
-            self._findings += structure(self._database)
-            if broken:
-                self._findings.append(broken)
-            else:
-                self._findings += self._vouched.findings(has_ended=True)
+        hash_, broken = self._scan(crew, head, progress)
+        if broken:
+            self._findings.append(broken)
+        else:
+            self._findings += self._vouched.findings(has_ended=True)
+            with readable():
                 self._findings += self._erasures(head)
-            # A stream is out of order behind whatever is missing: that is told once.
-            streams, disorder = in_order.answer()
-            if disorder and (not broken or disorder.position < broken.position):
-                self._findings.append(disorder)
-            if intact and (finding := intact.answer()):
-                self._findings.append(finding)
+        self._findings += structure.check(self._database)
+        if is_deep:
+            self._findings += structure.integrity(self._database)
+        self._findings.sort(key=lambda finding: (finding.position == 0, finding.position))
+        before = self._before
         whole = Whole(
             head.position,
             hash_,
-            before.streams + streams,
+            before.streams + self._streams,
             before.erased + _count(self._erased) + self._erased_since(),
             before.erasures + len(self._claims),
             tuple(self._vouched.peaks.peaks),
         )
-        self._findings.sort(key=lambda finding: (finding.position == 0, finding.position))
         return Verified(whole, self._findings, self._vouched.good)
 
-    def _scan(self, crew: Crew, head: Head, progress: Callable[[int], None]) -> tuple[bytes, Finding | None]:
+    def _scan(self, crew: Crew, head: Head, progress: Progress) -> tuple[bytes, Finding | None]:
         """Check the rows; the last hash, or the first row that is not whole."""
         hash_ = self._before.hash
-        for seen in crew.check(_tasks(self._before.position + 1, head.position)):
+        tasks = _tasks(self._before.position + 1, head.position, self._is_tree_wanted, self._is_indexed)
+        for seen in crew.check(tasks):
             if seen.finding:
                 with suppress(sqlite3.Error):  # in a file like that, too
                     return hash_, blame(seen.finding, self._checkpoints, self._hashes, head.position)
                 return hash_, seen.finding
             hash_ = seen.hash
+            self._streams += seen.streams
             self._erased += seen.erased
             self._claims += seen.claims
             self._vouched.grow(seen.subtrees)
-            progress(seen.task.last)
+            progress(seen.task.last, head.position)
         return hash_, None
 
     def _erasures(self, head: Head) -> Iterable[Finding]:
@@ -183,19 +194,19 @@ def _head(database: sqlite3.Connection) -> Head:
     return Head(max(row[0], 0), row[1]) if row else Head(0, GENESIS)
 
 
-def _tasks(first: int, last: int) -> list[Task]:
+def _tasks(first: int, last: int, is_tree_wanted: bool, is_indexed: bool) -> list[Task]:
     """The stretches between two positions: they end where tiles of the Merkle tree do."""
     tasks = []
     while first <= last:
         end = min(last, first - 1 - (first - 1) % STRETCH_POSITIONS + STRETCH_POSITIONS)
-        tasks.append(Task(first, end, True))
+        tasks.append(Task(first, end, is_tree_wanted, is_indexed))
         first = end + 1
     return tasks
 
 
 def _workers(directory: Path, head: Head) -> int:
     """How many workers are worth their start."""
-    if not head.position or (directory / LOG_FILE).stat().st_size < WORTH_A_WORKER_BYTES:
+    if not head.position or (directory / schema.LOG_FILE).stat().st_size < WORTH_A_WORKER_BYTES:
         return 0
     return min(WORKERS_MAX, (os.cpu_count() or 1) - 1)
 

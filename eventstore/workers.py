@@ -1,8 +1,8 @@
-"""Processes that check stretches of a log, beside the one that asks for it: as `python -m eventstore.workers DIRECTORY`.
+"""Processes that check stretches of a log, beside the one that asks for it: `python -m eventstore.workers DIRECTORY`.
 
 What goes in are tasks, what comes out is what was seen, each as its length in four bytes and then MessagePack. A worker
-ends with its input, so none outlives whoever started it; one that dies takes no answer with it, since its tasks are done
-by the others.
+ends with its input, so none outlives whoever started it. One that dies takes no answer with it: its tasks are done by
+the others.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 import click
 
-from tools.audit import proofs, show
+from tools.audit import proofs, show, verify
 
 
 @click.group()
@@ -11,6 +11,7 @@ def audit() -> None:
 
 
 audit.add_command(show.show)
+audit.add_command(verify.verify_log)
 audit.add_command(proofs.prove)
 audit.add_command(proofs.checkpoint)
 audit.add_command(proofs.key)
