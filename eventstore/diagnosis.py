@@ -105,7 +105,7 @@ def _of_row(row: Row, types: list[str], expected: int, previous: bytes, followin
     except struct.error:
         return Finding(position, "the event was altered: its numbers are out of range")
     if linked != row[6]:
-        return _unlinked(position, linked, following)
+        return _unlinked(position, linked, row[6], following)
     return _of_content(position, type_, row[5])
 
 
@@ -118,9 +118,11 @@ def _mistyped(row: Row, types: list[str]) -> str | None:
     return None
 
 
-def _unlinked(position: int, linked: bytes, following: Row | None) -> Finding:
+def _unlinked(position: int, linked: bytes, stored: bytes, following: Row | None) -> Finding:
     if following and following[0] == position + 1 and _follows(following, linked):
         return Finding(position, "its hash was altered: the next event follows from another one")
+    if following and not _follows(following, stored):
+        return Finding(position, "it was altered: it does not follow from the event before it, nor the next from it")
     if position == 1:
         return Finding(position, "the event or its hash was altered: they do not match")
     return Finding(

@@ -11,9 +11,8 @@ def malformed(claims: Iterable[Claim]) -> Finding | None:
     for claim in claims:
         for first, last in claim.runs:
             if not 1 <= first <= last < claim.position:
-                return Finding(
-                    claim.position, f"this SessionErased names positions {first} to {last}, not earlier ones"
-                )
+                reason = f"this SessionErased names positions {first} to {last}, where only earlier ones can be meant"
+                return Finding(claim.position, reason)
     return None
 
 

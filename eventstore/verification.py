@@ -130,9 +130,11 @@ class _Verification:
         if broken:
             self._findings.append(broken)
         else:
-            self._findings += self._vouched.findings(has_ended=True)
-            with readable():
-                self._findings += self._erasures(head)
+            self._findings += self._vouched.findings()
+            # What a log lacks that was cut off or rewritten may well be what says what was erased.
+            if not any(finding.position for finding in self._findings):
+                with readable():
+                    self._findings += self._erasures(head)
         self._findings += structure.check(self._database)
         if is_deep:
             self._findings += structure.integrity(self._database)
@@ -169,6 +171,7 @@ class _Verification:
         """Whether what was erased is what the facts say."""
         if finding := erased.malformed(self._claims):
             yield finding
+            return
         self._erased = erased.merged(self._erased)
         if finding := erased.unclaimed(self._erased, self._claims):
             # A server may have erased it since, in front of our eyes: the fact is then behind what was the head.

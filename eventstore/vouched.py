@@ -69,8 +69,8 @@ class Vouched:
         while self._waiting and self._waiting[-1].size == self.peaks.size:
             self._judge(self._waiting.pop())
 
-    def findings(self, has_ended: bool) -> Iterator[Finding]:
-        """What the checkpoints say that the log is not."""
+    def findings(self) -> Iterator[Finding]:
+        """What the checkpoints say that the log, which ends here, is not."""
         good = self.good[-1].size if self.good else 0
         if false := next((checkpoint for checkpoint in self.bad if checkpoint.size <= good), None):
             yield Finding(
@@ -80,7 +80,7 @@ class Vouched:
             )
         if bad := next((checkpoint for checkpoint in self.bad if checkpoint.size > good), None):
             yield _rewritten(good, bad)
-        if has_ended and self._waiting:
+        if self._waiting:
             yield _cut_off(self.peaks.size, self._waiting[0])
 
     def _judge(self, checkpoint: Checkpoint) -> None:
