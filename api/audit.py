@@ -6,6 +6,7 @@ whoever asks for a proof meanwhile has the rests left out, and is told to come b
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ STEP_EVENTS = 1_024
 REST_S = 0.004  # between steps, as long as nobody waits
 SIGN_REST_S = 1.0  # between checkpoints that are made because somebody asks
 WAIT_S = 10.0
+STOP_S = 2.0
 ASIDE = (LogError, AuditKeyProblem)
 
 _log = structlog.get_logger()
@@ -46,9 +48,10 @@ class CheckpointNotFound(Exception):
 class Audit:
     """Checkpoints and proofs of one server's log. A checkpoint is signed every `every_s` seconds; 0: when asked for."""
 
-    def __init__(self, notary: Notary, every_s: float) -> None:
-        self._notary = notary
-        self._every_s = every_s
+    def __init__(self, notary: Notary | Exception, every_s: float, *, signs: bool) -> None:
+        self._opened = notary
+        self._every_s = every_s if signs else 0.0
+        self._signs = signs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="notary")
         self._signed_at = float("-inf")  # on the loop's clock
         self._signing = asyncio.Lock()
@@ -57,9 +60,17 @@ class Audit:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, directory: Path, key_path: Path, every_s: float) -> "Audit":
-        """Begin to build the tree. Raises `LogError`, `AuditKeyProblem`."""
-        audit = cls(Notary.open(directory, key_path), every_s)
+    async def start(cls, directory: Path, key_path: Path, every_s: float, *, signs: bool = True) -> "Audit":
+        """Begin to build the tree of the log in `directory`. One that does not sign shows what is on file.
+
+        What is wrong with the log or the key is told to whoever asks: a server goes on without.
+        """
+        try:
+            notary: Notary | Exception = Notary.open(directory, key_path)
+        except ASIDE as error:
+            _refused(error)
+            notary = error
+        audit = cls(notary, every_s, signs=signs)
         audit._task = asyncio.create_task(audit._run(), name="notary")
         return audit
 
@@ -68,6 +79,12 @@ class Audit:
         """What checkpoints are verified with."""
         return self._notary.verifier
 
+    @property
+    def _notary(self) -> Notary:
+        if isinstance(self._opened, Exception):
+            raise self._opened.with_traceback(None)  # one instance is raised to many
+        return self._opened
+
     async def stop(self) -> None:
         """Sign for what the log holds now, and stop."""
         if self._task:
@@ -75,11 +92,15 @@ class Audit:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         try:
-            if self._every_s and self._ready.is_set():
-                await self._sign_if_grown()
+            if self._every_s:
+                async with asyncio.timeout(STOP_S):
+                    await self._sign_if_grown()
+        except TimeoutError:
+            _log.warning("no checkpoint at the stop: the tree was still being built", events=self._notary.size)
         finally:
             await asyncio.to_thread(self._thread.shutdown)
-            self._notary.close()
+            if isinstance(self._opened, Notary):
+                self._opened.close()
 
     async def checkpoint(self, covering: int = 0) -> Checkpoint:
         """The newest checkpoint, made now where the log has grown: once a second at most. Where the event at the
@@ -88,6 +109,8 @@ class Audit:
         Raises `LogRewritten` and other `LogError`s, `AuditNotReady`, `AuditKeyProblem`.
         """
         await self._until_ready()
+        if not self._signs:
+            return await self._on_file(covering)
         covering = min(covering, await self._in_thread(self._notary.head))
         while True:
             async with self._signing:
@@ -108,14 +131,21 @@ class Audit:
 
         Raises `EventNotFound`, `CheckpointNotFound`, and what `checkpoint` raises.
         """
+        await self._until_ready()
         row = await self._in_thread(lambda: self._notary.row(position))
         if row is None or parse_stream(row[1]).tenant != tenant:
             raise EventNotFound(f"There is no event at position {position}.")
         checkpoint = await (self.checkpoint(position) if size is None else self._of_size(size, position))
         return await self._in_thread(lambda: self._notary.proof(position, checkpoint))
 
+    async def _on_file(self, covering: int) -> Checkpoint:
+        newest = await self._in_thread(self._notary.check)
+        if newest is None or newest.size < covering:
+            covers = f"{newest.size} events" if newest else "nothing"
+            raise CheckpointNotFound(f"The newest checkpoint is of {covers}, and this server signs none.")
+        return newest
+
     async def _of_size(self, size: int, position: int) -> Checkpoint:
-        await self._until_ready()
         found = await self._in_thread(lambda: self._notary.of_size(size))
         if found is None or size < position:
             raise CheckpointNotFound(
@@ -131,13 +161,12 @@ class Audit:
             while await self._step():
                 await self._rest()
             newest = await self._in_thread(self._notary.check)
+            _log.info("the audit tree is built", events=self._notary.size, checkpoint=newest.size if newest else 0)
+            if self._notary.torn:
+                _log.warning("checkpoints on file can not be read: passed over", lines=self._notary.torn)
         except ASIDE as error:
             _refused(error)
-            newest = None
-        if self._notary.torn:
-            _log.warning("checkpoints on file can not be read: passed over", lines=self._notary.torn)
         self._ready.set()
-        _log.info("the audit tree is built", events=self._notary.size, checkpoint=newest.size if newest else 0)
         while self._every_s:
             await self._sign_if_grown()
             await asyncio.sleep(self._every_s)
@@ -160,7 +189,8 @@ class Audit:
     async def _sign(self) -> Checkpoint:
         while await self._step():
             pass
-        made = await self._in_thread(self._notary.sign)
+        now_us = time.time_ns() // 1_000
+        made = await self._in_thread(lambda: self._notary.sign(now_us))
         self._signed_at = asyncio.get_running_loop().time()
         return made
 

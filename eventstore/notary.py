@@ -5,7 +5,6 @@ anew behind it is refused with `LogRewritten`, never signed over. Blocking, and 
 whoever writes the log. The hashes that it reads are believed: that events match theirs is the chain's to tell.
 """
 
-import time
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -101,10 +100,10 @@ class Notary:
             self._hold_against(newest)
         return newest
 
-    def sign(self) -> Checkpoint:
+    def sign(self, now_us: int) -> Checkpoint:
         """A checkpoint of all that the tree has taken in; the newest on file, where that is one of as many events.
 
-        On the disk on return. Raises like `check`, and `AuditKeyProblem`.
+        On the disk on return. `now_us` is microseconds UTC since 1970. Raises like `check`, and `AuditKeyProblem`.
         """
         key = load(self._key_path)
         if key.verifier != self.verifier:
@@ -114,7 +113,7 @@ class Notary:
                 newest = self.check()
                 if newest and newest.size == self._tree.size:
                     return newest
-                made = Checkpoint.sign(key, self._tree.size, self._tree.root(), time.time_ns() // 1_000)
+                made = Checkpoint.sign(key, self._tree.size, self._tree.root(), now_us)
                 file.add(self._path, made)
                 return made
         except OSError as error:

@@ -1,6 +1,7 @@
 """`turnlog audit prove`, `checkpoint`, `key` and `verifier`: proofs for others, made of the data directory alone."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def verifier(output: Path) -> None:
 
 def _sign(notary: Notary) -> Checkpoint:
     try:
-        return notary.sign()
+        return notary.sign(time.time_ns() // 1_000)
     except AuditKeyProblem as error:
         raise click.ClickException(
             f"{error}. Without it no checkpoint can be signed here: let the server do it (GET /api/audit/checkpoint), "
