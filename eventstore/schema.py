@@ -1,5 +1,6 @@
 """The events table: one row an event, nothing else, readable with the `sqlite3` shell alone."""
 
+LOG_FILE = "log.db"
 APPLICATION_ID = 0x7475726E  # "turn", so that `file log.db` tells what it is
 FORMAT = 1
 
@@ -60,6 +61,42 @@ SELECT count(*), min(position), max(position), group_concat(hex(hash), '')
 FROM (SELECT position, hash FROM events WHERE position BETWEEN ? AND ? ORDER BY position)
 """
 HASH_ROWS = "SELECT position, hash FROM events WHERE position BETWEEN ? AND ? ORDER BY position"
+
+# For those who check all of it. Names are read as bytes where what was altered need not be text.
+TYPES = {
+    "stream": "text",
+    "version": "integer",
+    "type": "text",
+    "recorded_us": "integer",
+    "data": "blob",
+    "hash": "blob",
+}
+BETWEEN = f"SELECT {COLUMNS} FROM events WHERE position BETWEEN ? AND ? ORDER BY position"  # noqa: S608
+BETWEEN_TYPED = f"""
+SELECT position, CAST(stream AS BLOB), version, CAST(type AS BLOB), recorded_us, CAST(data AS BLOB), CAST(hash AS BLOB),
+{", ".join(f"typeof({name})" for name in TYPES)} FROM events WHERE position BETWEEN ? AND ? ORDER BY position
+"""  # noqa: S608
+BEFORE = "SELECT position, hash, recorded_us FROM events WHERE position < ? ORDER BY position DESC LIMIT 1"
+BEFORE_TYPED = """
+SELECT position, CAST(hash AS BLOB), recorded_us, typeof(hash), typeof(recorded_us) FROM events
+WHERE position < ? ORDER BY position DESC LIMIT 1
+"""
+INDEX = "events_by_stream"
+VERSION_AT = f"SELECT position FROM events INDEXED BY {INDEX} WHERE stream = ? AND version = ?"  # noqa: S608
+VERSION_BEFORE = f"SELECT max(version) FROM events INDEXED BY {INDEX} WHERE stream = ? AND position < ?"  # noqa: S608
+UNINDEXED = f"""
+SELECT min(e.position) FROM events e NOT INDEXED WHERE e.position BETWEEN ? AND ? AND NOT EXISTS (
+  SELECT 1 FROM events i INDEXED BY {INDEX}
+  WHERE i.stream = e.stream AND i.version = e.version AND i.position = e.position
+)
+"""  # noqa: S608
+EXTENT = """
+SELECT (SELECT min(position) FROM events), (SELECT max(position) FROM events),
+(SELECT count(*) FROM events)
+"""  # counted by the index, which is smaller than the table
+OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+KEPT = "SELECT min(position) FROM events WHERE position BETWEEN ? AND ? AND length(data) <> 32"
+HASHES = "SELECT CAST(hash AS BLOB) FROM events WHERE position BETWEEN ? AND ? ORDER BY position"
 
 
 def insert(rows: int) -> str:

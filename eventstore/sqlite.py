@@ -37,7 +37,7 @@ from eventstore.log import (
 from eventstore.purge import Marker
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
-LOG_FILE = "log.db"
+LOG_FILE = schema.LOG_FILE
 LOCK_FILE = "lock"
 READ_ROWS_MAX = 1_000
 POLL_S = 0.1
