@@ -7,6 +7,7 @@ import click
 
 from tools import bench, keys, replay, serve
 from tools.audit.command import audit
+from tools.move.import_ import import_
 from tools.options import GC_THRESHOLD, load_config
 
 
@@ -30,5 +31,6 @@ def main() -> None:
 main.add_command(serve.serve)
 main.add_command(replay.replay)
 main.add_command(audit)
+main.add_command(import_)
 main.add_command(keys.keys)
 main.add_command(bench.bench)
