@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import tempfile
 from collections.abc import Callable
 from itertools import zip_longest
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from api.wire.moment import Moment
 from eventstore.lock import exclusive
 from eventstore.log import LogError, LogLocked
 from eventstore.sqlite import LOCK_FILE, SqliteLog
@@ -17,6 +17,7 @@ from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE
 from projections.store import Snapshot, ViewsUnusable
 from projections.views import VIEWS
+from tools.moments import MOMENT
 from tools.options import data_option
 from tools.progress import bar
 
@@ -25,34 +26,13 @@ DIFFERENCES_SHOWN = 20
 Until = Callable[[int, int], bool]
 
 
-class Moment(click.ParamType[Until]):
-    """A position of the log, or a time as RFC 3339 has it."""
-
-    name = "POSITION|TIME"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Until:
-        """A predicate that is true of every event after the moment."""
-        text = str(value)
-        if text.isascii() and text.isdigit():
-            last = int(text)
-            return lambda position, _recorded_us: position > last
-        try:
-            moment = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"'{text}' is neither a position nor a time such as 2026-11-20T12:00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"'{text}' lacks a time zone: end it with Z or an offset", param, ctx)
-        last_us = int(moment.timestamp() * 1_000_000)
-        return lambda _position, recorded_us: recorded_us > last_us
-
-
 def _never(_position: int, _recorded_us: int) -> bool:
     return False
 
 
 @click.command()
 @data_option
-@click.option("--until", type=Moment(), default=None, help="Stop after this position or time; needs --into.")
+@click.option("--until", type=MOMENT, default=None, help="Stop after this position or time; needs --into.")
 @click.option(
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -62,7 +42,7 @@ def _never(_position: int, _recorded_us: int) -> bool:
 @click.option(
     "--verify", is_flag=True, help="Compare a rebuild with the live views, row for row; exit 1 if they differ."
 )
-def replay(data: Path, until: Until | None, into: Path | None, verify: bool) -> None:
+def replay(data: Path, until: Moment | None, into: Path | None, verify: bool) -> None:
     """Rebuild the views from the log."""
     if until and not into:
         raise click.UsageError("--until needs --into FILE: the live views are always of now")
@@ -72,7 +52,7 @@ def replay(data: Path, until: Until | None, into: Path | None, verify: bool) -> 
         if verify:
             asyncio.run(_verify(data))
         else:
-            asyncio.run(_rebuild(data, into, until or _never))
+            asyncio.run(_rebuild(data, into, until.is_after if until else _never))
     except (LogError, ViewsUnusable, OSError) as error:
         raise click.ClickException(str(error)) from error
 
