@@ -56,12 +56,8 @@ def export(
     except BrokenPipeError:
         raise  # whoever reads standard output has seen enough: click knows
     except (LogError, OSError) as error:
-        raise click.ClickException(f"{said(error)}{_not_there(file)}") from error
+        raise click.ClickException(f"{said(error)}. There is no whole export.") from error
     click.echo(f"exported {count} events" + (f" to {file}" if file else ""), err=True)
-
-
-def _not_there(file: Path | None) -> str:
-    return f". There is no {file}." if file else ": the lines before are not the whole"
 
 
 def _part(log: Outgoing, after: int, until: Moment | None) -> tuple[Header, Iterator[list[Row]]]:

@@ -86,6 +86,9 @@ class NotALine(Exception):
     """What stands in the file is not what should stand there."""
 
 
+# What msgspec raises of bytes that are not JSON, not as expected, no text, or nested without end.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.json.Encoder()
 _lines = msgspec.json.Decoder(Line)
 
@@ -114,7 +117,7 @@ def decode_header(line: bytes) -> Header:
         if "session" in found:
             raise NotALine("an excerpt of one session, for reading: export the log without --session to import it")
         return msgspec.convert(found, Header)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise NotALine(f"not the header of a 'turnlog export': {error}") from None
 
 
@@ -122,7 +125,7 @@ def decode(line: bytes) -> Row:
     """The row that a line holds; raises `NotALine` where it is none, or none that this turnlog can read."""
     try:
         found = _lines.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise NotALine(f"not an event: {error}") from None
     row: Row = (
         *(found.position, found.stream, found.version, found.type, found.recorded_us, found.data),

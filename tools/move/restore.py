@@ -14,7 +14,7 @@ from tools.progress import counted
 
 
 @click.command(short_help="A backup becomes a data directory.")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--force", is_flag=True, help="Set aside what is in the way, in a directory beside it.")
 @data_option
 def restore(file: Path, force: bool, data: Path) -> None:
