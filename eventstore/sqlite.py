@@ -21,6 +21,7 @@ from eventstore.files import ensure_format, readable, uri
 from eventstore.lock import exclusive
 from eventstore.log import Head, LogDamaged, LogUnavailable, Recorded
 from eventstore.rows import decoded, undamaged
+from eventstore.whole import discard
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = "log.db"
@@ -49,6 +50,7 @@ class SqliteLog:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(exclusive(directory / LOCK_FILE))
+            discard(directory / LOG_FILE)  # of an import or a restore that was killed: nothing is to lie about unseen
             writing = await _connect(resources, directory / LOG_FILE, "rwc")
             with readable():
                 await writing.executescript(schema.CREATE)

@@ -63,12 +63,14 @@ async def test_a_restored_directory_is_as_the_one_that_was_backed_up(
     erase(furnished, [2])
     done("backup", tmp_path / "b", "--data", furnished, *(["--with-keys"] if secrets else []))
     new = tmp_path / "there" / "new"
-    assert "restored 8 events up to position 8" in done("restore", tmp_path / "b", "--data", new).output
+    restored = done("restore", tmp_path / "b", "--data", new).output
+    assert "restored 8 events up to position 8" in restored
     assert rows(new / LOG_FILE) == rows(furnished / LOG_FILE)
     assert exported(new) == exported(furnished)
     assert names(new) == {"lock", LOG_FILE, "keys.json", "checkpoints.jsonl"} | (
         {"api_key", "audit.key"} if secrets else set()
     )
+    assert ("put audit.key back" in restored) is not secrets
     # A line that was half written as the backup was made is nothing yet.
     assert (new / "checkpoints.jsonl").read_bytes() == CHECKPOINT
     assert new.stat().st_mode & 0o777 == 0o700
@@ -374,3 +376,10 @@ async def test_a_kill_leaves_all_or_nothing_and_the_next_try_succeeds(data: Path
     done(*arguments)
     assert rows(target) == rows(data / LOG_FILE)
     assert not partial.exists()
+
+
+async def test_what_a_kill_has_left_of_a_restore_is_gone_with_the_next_start(data: Path) -> None:
+    data.mkdir()
+    (data / "log.db.partial").write_bytes(b"a secret")
+    await make_log(data, [])
+    assert names(data) == {"lock", LOG_FILE}

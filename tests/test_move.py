@@ -166,7 +166,7 @@ def appends_of(lives: Sequence[tuple[str, str, str, int]]) -> list[Append]:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(LIVES, st.lists(st.integers(1, 36)), st.lists(st.integers(0, 36), max_size=3))
 def test_whatever_was_recorded_and_erased_comes_in_as_it_went_out_in_one_piece_or_in_many(
     lives: Sequence[tuple[str, str, str, int]], erased: list[int], cuts: list[int]
