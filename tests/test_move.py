@@ -317,7 +317,8 @@ async def test_a_bad_line_is_named_and_nothing_gets_in(data: Path, tmp_path: Pat
         (lambda content: gzip.compress(content)[:-9], "compression is damaged or cut short"),
         (lambda content: gzip.compress(content)[:200] + bytes(300), "compression is damaged or cut short"),
         (lambda content: b"\xef\xbb\xbf" + content, "line 1: not the header"),
-        (lambda _: b"[" * 100_000, "line 1: not the header"),
+        (lambda _: b"[" * 999, "line 1: not the header"),
+        (lambda _: b"[" * 100_000, "line 1: longer than 1000 bytes"),
     ],
 )
 async def test_a_spoilt_file_is_refused_with_what_is_wrong(
@@ -351,6 +352,7 @@ async def test_a_bad_line_leaves_a_log_that_was_continued_as_it_was(data: Path, 
         (("export", "--after", str(2**70)), 2, "--after"),
         (("export", "--until", "yesterday"), 2, "neither a position nor a time"),
         (("export", "--session", "s1", "--after", "1"), 2, "leave --after and --until out"),
+        (("export", "--session", "\udcff"), 2, "'\\udcff' is not text"),
         (("export", "-o", "nowhere/x.jsonl"), 1, "there is no directory"),
         (("export", "-o", "/dev/null", "--force"), 1, "/dev/null is not a file"),
         (("import",), 2, "Missing argument"),

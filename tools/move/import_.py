@@ -12,7 +12,7 @@ import click
 
 from eventstore.incoming import Incoming, Unfit, taking_in
 from eventstore.log import LogError
-from tools.move.lines import LINE_BYTES_MAX, Header, NotALine, decode, decode_header
+from tools.move.lines import HEADER_BYTES_MAX, LINE_BYTES_MAX, Header, NotALine, decode, decode_header
 from tools.move.output import said
 from tools.options import data_option
 from tools.progress import bar
@@ -74,7 +74,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 def _header(lines: BinaryIO) -> Header:
     try:
-        return decode_header(_line(lines, 1))
+        return decode_header(_line(lines, 1, HEADER_BYTES_MAX))
     except NotALine as error:
         raise BadLine(1, error) from None
 
@@ -93,7 +93,7 @@ def _ensure_follows(log: Incoming, header: Header, data: Path) -> None:
 def _take(log: Incoming, header: Header, lines: BinaryIO) -> None:
     number = 1
     with bar("importing", lambda: header.until - header.after) as progress:
-        while line := _line(lines, number + 1):
+        while line := _line(lines, number + 1, LINE_BYTES_MAX):
             number += 1
             try:
                 _take_line(log, header, line)
@@ -116,8 +116,8 @@ def _take_line(log: Incoming, header: Header, line: bytes) -> None:
     log.add(row)
 
 
-def _line(lines: BinaryIO, number: int) -> bytes:
-    line = lines.readline(LINE_BYTES_MAX + 1)
-    if len(line) > LINE_BYTES_MAX:
-        raise BadLine(number, f"longer than {LINE_BYTES_MAX} bytes")
+def _line(lines: BinaryIO, number: int, bytes_max: int) -> bytes:
+    line = lines.readline(bytes_max + 1)
+    if len(line) > bytes_max:
+        raise BadLine(number, f"longer than {bytes_max} bytes")
     return line

@@ -21,6 +21,7 @@ from eventstore.rows import decoded
 
 FORMAT = 1
 LINE_BYTES_MAX = 512_000_000  # some four times what the largest answer of a model server makes
+HEADER_BYTES_MAX = 1_000
 INTEGER_MAX = 2**63 - 1
 YEAR_9999_US = 253_402_300_799_999_999  # what RFC 3339 can show
 
