@@ -28,10 +28,19 @@ CREATE TRIGGER IF NOT EXISTS events_are_never_deleted BEFORE DELETE ON events
 BEGIN SELECT RAISE(ABORT, 'events are facts: they are never deleted'); END;
 """
 
+# In a backup, beside the log: the small files of the data directory, in pieces.
+CREATE_FILES = "CREATE TABLE files (name TEXT, part INTEGER, content BLOB NOT NULL, PRIMARY KEY (name, part))"
+HAS_FILES = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'files'"
+INSERT_FILE = "INSERT INTO files VALUES (?, ?, ?)"
+READ_FILES = "SELECT name, content FROM files ORDER BY name, part"
+
 COLUMNS = "position, stream, version, type, recorded_us, data, hash"
 HEAD = "SELECT position, hash, recorded_us FROM events ORDER BY position DESC LIMIT 1"
 HASH_AT = "SELECT hash FROM events WHERE position = ?"
 READ_ALL = f"SELECT {COLUMNS} FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
+LATER_THAN = "SELECT position FROM events WHERE position > ? AND recorded_us > ? ORDER BY position LIMIT 1"
+VERSION_OF = "SELECT max(version) FROM events WHERE stream = ?"
+OF_TYPE = f"SELECT {COLUMNS} FROM events WHERE type = ? ORDER BY position"  # noqa: S608
 MISTYPED = """
 SELECT position FROM events WHERE typeof(data) <> 'blob' OR typeof(hash) <> 'blob' ORDER BY position LIMIT 1
 """
