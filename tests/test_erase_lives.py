@@ -9,7 +9,7 @@ import pytest
 
 from api import keys
 from api.context import LINEAGES
-from eventstore.events import CompressionRotated, Erased
+from eventstore.events import CompressionRotated, Erased, SessionErased
 from tests.support.api import call, fork, record, rotate, row
 from tests.support.server import Server, serving
 from tests.support.upstream import Upstream, says
@@ -185,6 +185,21 @@ async def test_a_slug_that_has_led_elsewhere_since_takes_both_sessions_with_it_a
     assert not holds(tmp_path, "Zq")
 
 
+async def test_a_slug_that_has_led_to_two_of_a_users_sessions_keeps_nothing_of_either(
+    server: Server, tmp_path: Path
+) -> None:
+    for session_id in ("s1", "s2"):
+        headers = {"X-Hermes-Session-Id": session_id, "X-Hermes-User-Id": "Zqada"}
+        await server.openai.responses.create(model="m", input="hello", conversation="talk", extra_headers=headers)
+        await server.openai.conversations.update("talk", metadata={"of": f"Zq{session_id}"})
+        if session_id == "s1":
+            await server.openai.conversations.delete("talk")
+    answer = await erase(server, user="Zqada")
+    assert [session["id"] for session in answer["sessions"]] == ["s1", "s2"]
+    assert not holds(tmp_path, "Zq")
+    await server.get("/v1/conversations/talk", 404)
+
+
 async def test_nothing_of_another_tenant_is_erased_or_told(data: Path, upstream: Upstream) -> None:
     data.mkdir()
     acme, bravo = ({"authorization": f"Bearer {keys.add(data, name, name)}"} for name in ("acme", "bravo"))
@@ -199,6 +214,8 @@ async def test_nothing_of_another_tenant_is_erased_or_told(data: Path, upstream:
         assert holds(data, "Zqacme")
         await call(server, "POST", "/api/erasures", 200, json={"user": "ada"}, headers=acme)
         assert not holds(data, "Zqacme")
+        (*_, last) = await recorded(data)
+        assert last.event == SessionErased(ranges=((1, 3),), by="tenant acme, key acme", why="")
 
 
 async def test_turns_beside_an_erasure_lose_nothing(data: Path, upstream: Upstream) -> None:

@@ -124,7 +124,7 @@ def test_queued_turns_are_of_the_lineage_that_they_began_in_or_else_were_asked_f
     talk = recorded([ConversationCreated(name="talk", session_id="s1")], TALK)
     elsewhere = lineage("s7", session_started("s7"), started("q7", background=True))
     found = attached([*talk, *asked, *elsewhere], s1, wanted=["q9"])
-    assert found.conversations == {"talk": "s1"}
+    assert found.conversations == {"talk": ["s1"]}
     assert found.queued == {"t1": "s1", "q1": "s1", "q2": "s1", "q3": "s1", "q4": "s1", "q9": ""}
 
 

@@ -3,7 +3,9 @@
 from aiohttp import web
 
 from api.context import DESK, ERASURES, TENANT, answer, body_of, continuity_of
+from api.routes.erasure import asked_by
 from api.routes.sessions import one
+from api.turns.erasure import Order
 from api.turns.erasure_scope import Selection
 from api.turns.refusals import NothingToErase, SessionNotFound
 from api.wire import erasure
@@ -30,7 +32,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     session_id, is_erased, why = request.match_info["session_id"], ERASE.of(request.query), WHY.of(request.query)
     gone = DeletedSession(session_id, "hermes.session.deleted")
     if is_erased:
-        order = erasure.order(request[TENANT], Selection("session", session_id), why)
+        order = Order(request[TENANT], Selection("session", session_id), asked_by(request), why)
         try:
             gone.erased = erasure.erasure_object(await request.app[ERASURES].erase(order))
         except NothingToErase:

@@ -9,6 +9,7 @@ next start.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -101,8 +102,13 @@ class Erasures:
         """
         task = asyncio.create_task(self._in_turn(order), name="erasing")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[list[ErasedLineage]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):  # whoever asked may be gone
+            _log.warning("an erasure came to nothing, or is not over", reason=str(error))
 
     async def stop(self) -> None:
         """Leave what goes on to the next start."""
@@ -158,10 +164,10 @@ class Erasures:
         for turn_id in scope.attached.queued:
             if self._live:
                 await self._live.responses.drop(scope.tenant, turn_id)
-        for name, root_id in scope.attached.conversations.items():
+        for name, root_ids in scope.attached.conversations.items():
             stream = conversation_stream(scope.tenant, name)
             events = await self._log.read(stream)
-            if erasure_scope.leads_to(events) == root_id:
+            if erasure_scope.leads_to(events) in root_ids:
                 await self._log.append(stream, len(events), (ConversationDeleted(),))
                 self._lineages.directory.forget_conversation(scope.tenant, name)
         for lineage in scope.lineages:
@@ -209,6 +215,9 @@ class _Plan:
         self._scope = scope
         self._order = order
         self._unchanged: dict[str, int] = {}
+        self._queued: defaultdict[str, list[str]] = defaultdict(list)
+        for turn_id, root_id in scope.attached.queued.items():
+            self._queued[root_id].append(turn_id)
         self.erased: list[ErasedLineage] = []
 
     async def made(self) -> tuple[list[Erasure], dict[str, int]]:
@@ -216,11 +225,10 @@ class _Plan:
         `VersionConflict` where a lineage has begun again.
         """
         erasures = [await self._of_lineage(lineage.root_id) for lineage in self._scope.lineages]
-        for turn_id, root in self._scope.attached.queued.items():
-            if not root:
-                stream = queue_stream(self._scope.tenant, turn_id)
-                events = await self._read(stream)
-                erasures.append(self._fact(stream, len(events), erasure_scope.held(events), ()))
+        for turn_id in self._queued[""]:
+            stream = queue_stream(self._scope.tenant, turn_id)
+            events = await self._read(stream)
+            erasures.append(self._fact(stream, len(events), erasure_scope.held(events), ()))
         found = [erasure for erasure in erasures if erasure]
         for erasure in found:
             self._unchanged.pop(erasure.stream, None)
@@ -236,12 +244,10 @@ class _Plan:
             raise VersionConflict(stream, len(events), len(events))
         lineage = Lineage(root_id, events)
         positions = lineage.positions
-        for name, root in attached.conversations.items():
-            if root == root_id:
-                positions += erasure_scope.named(await self._read(conversation_stream(tenant, name)), root_id)
-        for turn_id, root in attached.queued.items():
-            if root == root_id:
-                positions += erasure_scope.held(await self._read(queue_stream(tenant, turn_id)))
+        for name in attached.named(root_id):
+            positions += erasure_scope.named(await self._read(conversation_stream(tenant, name)), root_id)
+        for turn_id in self._queued[root_id]:
+            positions += erasure_scope.held(await self._read(queue_stream(tenant, turn_id)))
         return self._fact(stream, lineage.version, positions, tuple(lineage.session_ids))
 
     async def _read(self, stream: str) -> Sequence[Recorded]:

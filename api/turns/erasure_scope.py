@@ -4,6 +4,7 @@ Pure: recorded events in, places in the log out. A lineage is meant as a whole, 
 said something in a session has said it to all who read it.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -115,13 +116,14 @@ class Attached:
     """
 
     def __init__(self, tenant: str, lineages: Collection[Lineage], meant: Collection[str]) -> None:
-        self.conversations: dict[str, str] = {}
+        self.conversations: dict[str, list[str]] = {}  # by name, the roots that it has led to, one after the other
         self._tenant = tenant
         self._roots = {lineage.root_id for lineage in lineages}
         self._by_session = {id_: lineage.root_id for lineage in lineages for id_ in lineage.session_ids}
         self._by_turn = {id_: lineage.root_id for lineage in lineages for id_ in lineage.turn_ids}
         self._meant = meant
         self._queued: dict[str, str] = {}
+        self._names: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._begun_elsewhere: set[str] = set()
 
     def take(self, recorded: Recorded) -> None:
@@ -133,7 +135,8 @@ class Attached:
             return
         match event:
             case ConversationCreated(name=name, session_id=root_id) if root_id in self._roots:
-                self.conversations[name] = root_id
+                self.conversations.setdefault(name, []).append(root_id)
+                self._names[root_id][name] = None
             case TurnQueued(turn_id=turn_id):
                 if (root := self._root_of(event)) is not None:
                     self._queued[turn_id] = root
@@ -141,6 +144,10 @@ class Attached:
                 self._begun_elsewhere.add(turn_id)
             case _:
                 pass
+
+    def named(self, root_id: str) -> Collection[str]:
+        """The conversations that lead to the lineage, or have led to it."""
+        return self._names[root_id]
 
     @property
     def queued(self) -> dict[str, str]:
@@ -157,7 +164,7 @@ class Attached:
             or (event.root_id if event.root_id in self._roots else None)
             or self._by_session.get(event.session_id)
             or self._by_turn.get(event.previous_response_id.removeprefix(_RESPONSE))
-            or (None if event.root_id else self.conversations.get(event.conversation))
+            or (None if event.root_id else self.conversations.get(event.conversation, [None])[-1])
         )
         return found or ("" if event.turn_id in self._meant else None)
 

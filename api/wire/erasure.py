@@ -58,7 +58,7 @@ class DeletedSession(msgspec.Struct):
 _decoder = msgspec.json.Decoder(ErasureRequest)
 
 
-def order_of(body: bytes, tenant: str) -> Order:
+def order_of(body: bytes, tenant: str, by: str) -> Order:
     """The erasure that a body asks for; raises `Problem`."""
     asked = body_of(_decoder, body)
     given = [(kind, value) for kind in KINDS if (value := getattr(asked, kind))]
@@ -69,12 +69,7 @@ def order_of(body: bytes, tenant: str) -> Order:
             code="invalid_selection",
         )
     kind, value = given[0]
-    return order(tenant, Selection(kind, _checked(value, kind)), _checked(asked.why or "", "why"))
-
-
-def order(tenant: str, selection: Selection, why: str) -> Order:
-    """The erasure, as the tenant's own."""
-    return Order(tenant, selection, by=f"tenant {tenant}", why=why)
+    return Order(tenant, Selection(kind, _checked(value, kind)), by, _checked(asked.why or "", "why"))
 
 
 def erasure_object(erased: list[ErasedLineage]) -> ErasureObject:
