@@ -17,10 +17,13 @@ from api.context import (
     DESCRIPTION,
     DESK,
     EVICTION,
+    FEED,
     GUARD,
     KEYRING,
     LINEAGES,
+    MOMENTS,
     OPEN_PATHS,
+    PROMPTS,
     RESPONSES,
     ROTATIONS,
     RUNS,
@@ -50,12 +53,16 @@ from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.desk import Desk
 from api.turns.eviction import Eviction
+from api.turns.feed import Feed
 from api.turns.lineages import Lineages
+from api.turns.moments import Moments
+from api.turns.prompts import Prompts
 from api.turns.queue import Queue
 from api.turns.rotation import Rotations
 from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
+from api.wire import feed as feed_wire
 from eventstore.log import EventLog
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -80,6 +87,7 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     sockets = app[SOCKETS] = Sockets()
 
     app.on_shutdown.append(sockets.close)
+    app.on_shutdown.append(_end_feed)
     app.cleanup_ctx.append(partial(_parts, progress=progress))
     app.on_response_prepare.append(on_prepare)
     app[DESCRIPTION] = Description(ROUTES, VERSION)
@@ -98,11 +106,15 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         catalogue = app[CATALOGUE] = Catalogue(model)
         parts.push_async_callback(catalogue.stop)
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
+        moments = app[MOMENTS] = Moments(log, lineages.reader, lineages.directory)
+        parts.push_async_callback(moments.stop)
         summariser = model if settings.all_upstreams else None  # the built-in model has nothing to say of its own
         rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
         eviction = app[EVICTION] = Eviction(
             lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
         )
+        app[PROMPTS] = Prompts(log, lineages.sessions, views)
+        app[FEED] = Feed(log, lineages.directory, feed_wire.told)
         search_ = app[SEARCH] = Search(log, views, lineages.directory)
         parts.callback(search_.close)
         memory = SaidBefore(log, views, lineages.spoken)
@@ -152,6 +164,11 @@ async def _storage(
     views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
     parts.push_async_callback(views.stop)
     return log, views
+
+
+async def _end_feed(app: web.Application) -> None:
+    """Streams of events end as the server stops: their clients come back to the next one."""
+    await app[FEED].close()
 
 
 async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:

@@ -18,7 +18,10 @@ from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.eviction import Eviction
+from api.turns.feed import Feed
 from api.turns.lineages import Lineages
+from api.turns.moments import Moments
+from api.turns.prompts import Prompts
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
 from api.turns.search import Search
@@ -38,8 +41,11 @@ DESK = web.AppKey("desk", Desk)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
+MOMENTS = web.AppKey("moments", Moments)
 SEARCH = web.AppKey("search", Search)
 STANDING = web.AppKey("standing", Standing)  # of a server that is read only
+PROMPTS = web.AppKey("prompts", Prompts)
+FEED = web.AppKey("feed", Feed)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)

@@ -64,6 +64,7 @@ class Selected(NamedTuple):
 
 
 EVENTS_MAX = 1_000  # of a part, found at a time
+BYTES_MAX = 8_000_000  # of their content, unless a single event is larger
 
 
 class LogError(Exception):
@@ -135,7 +136,7 @@ class EventLog(Protocol):
         """The events at those positions, in the log's order, without those that lack. Raises like `read`."""
         ...
 
-    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+    async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """The next events of a part of the log, in order, at most `limit` (1 to `EVENTS_MAX`), and how far it was
         looked through for them: a look is bounded. It reads in steps, between which others read. Raises like `read`.
         """
@@ -145,8 +146,10 @@ class EventLog(Protocol):
         """All events after `after_position` up to the head as it is met, in order, in bounded batches."""
         ...
 
-    def follow(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
-        """Like `read_all`, and then whatever is recorded later, without end."""
+    def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
+        """Like `read_all`, and then whatever is recorded later, without end. What is not in memory any more is only
+        checked where that is asked for.
+        """
         ...
 
     def head(self) -> Head:

@@ -21,6 +21,7 @@ from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row
 from eventstore.events import Erased, Event, decode, why_not
 from eventstore.lock import exclusive
 from eventstore.log import (
+    BYTES_MAX,
     EVENTS_MAX,
     Head,
     LogDamaged,
@@ -123,10 +124,10 @@ class SqliteLog:
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
         return _decoded([cast("Row", row) for *row, _ in rows])
 
-    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+    async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """See `EventLog.select`."""
         newest = self.head().position if self._writer else (await self._fetch(schema.NEWEST, ()))[0][0] or 0
-        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX))
+        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX), bytes_max)
         return Selected(await self.at(found.positions), found.looked_to, found.is_all)
 
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
@@ -143,7 +144,7 @@ class SqliteLog:
             if self._writer is None:
                 self._head = max(self._head, Head(after_position, previous))
 
-    async def follow(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
+    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.follow`. A log opened read-only is asked for news ten times a second."""
         while True:
             self._news.clear()
@@ -152,8 +153,8 @@ class SqliteLog:
                 yield recent
                 after_position = recent[-1].position
             elif recent is None:
-                # What follows live was hashed a moment ago; the past is checked by those who serve it.
-                async for batch in self.read_all(after_position, check=False):
+                # What follows live was hashed a moment ago; most of the past is checked by those who serve it.
+                async for batch in self.read_all(after_position, check=check):
                     yield batch
                     after_position = batch[-1].position
             if self._writer is None:

@@ -12,6 +12,8 @@ from api.routes import (
     conversations,
     description,
     desk,
+    feed,
+    prompts,
     response_items,
     responses,
     runs,
@@ -26,6 +28,7 @@ from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
+from api.wire import feed as feed_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
@@ -38,6 +41,8 @@ from api.wire.includes import INCLUDE
 from api.wire.input_tokens import InputTokens, InputTokensRequest
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
+from api.wire.moment import AS_OF
+from api.wire.prompts import PromptObject
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
 from api.wire.responses import ResponsesRequest
@@ -53,7 +58,7 @@ _AFTER_EVENT = Parameter(
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
-RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+RUNS, SESSIONS, LOG, SERVICE = "Runs", "Sessions", "The log", "The server"
 
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
@@ -197,7 +202,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions", sessions.list_, "sessions"),
         answer=sessions_wire.SessionList,
-        parameters=session_list.PAGE,
+        parameters=(*session_list.PAGE, AS_OF.parameter),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions", desk.create, "session_create"),
@@ -210,7 +215,11 @@ ROUTES: tuple[Route, ...] = (
         answer=search_wire.SearchResults,
         parameters=(search_wire.WORDS, search_wire.LIMIT.parameter, search_wire.OFFSET.parameter),
     ),
-    Route(SESSIONS, GET, "/api/sessions/{session_id}", sessions.get, "session", answer=sessions_wire.OneSession),
+    Route(
+        *(SESSIONS, GET, "/api/sessions/{session_id}", sessions.get, "session"),
+        answer=sessions_wire.OneSession,
+        parameters=(AS_OF.parameter,),
+    ),
     Route(
         *(SESSIONS, PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
         body=session_requests.PatchRequest,
@@ -224,7 +233,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
         answer=sessions_wire.MessageList,
-        parameters=(session_list.MESSAGES_LIMIT.parameter, session_list.MESSAGES_OFFSET.parameter),
+        parameters=(session_list.MESSAGES_LIMIT.parameter, session_list.MESSAGES_OFFSET.parameter, AS_OF.parameter),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
@@ -235,6 +244,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/lineage", sessions.lineage, "session_lineage"),
         answer=LineageObject,
+        parameters=(AS_OF.parameter,),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
@@ -255,4 +265,11 @@ ROUTES: tuple[Route, ...] = (
         streams=True,
         takes_turns=True,
     ),
+    Route(
+        *(LOG, GET, "/api/events", feed.events, "events"),
+        answer=feed_wire.EventList,
+        streams=True,
+        parameters=feed_wire.PARAMETERS,
+    ),
+    Route(LOG, GET, "/api/turns/{turn_id}/prompt", prompts.get, "turn_prompt", answer=PromptObject),
 )
