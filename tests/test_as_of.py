@@ -178,12 +178,13 @@ async def test_a_moment_is_a_time_too_and_shows_what_was_shown_then(data: Path, 
         lambda server: call(server, "DELETE", "/api/sessions/s1b", 200),
     ]
     ids = ["s1", "s1b", "f1"]
-    async with serving(data, upstream=upstream.url) as server:
-        for minute, step in enumerate(steps):
-            with freeze_time(at(minute, 0), real_asyncio=True):
+    with freeze_time(at(0, 0), real_asyncio=True) as now:
+        async with serving(data, upstream=upstream.url) as server:
+            for minute, step in enumerate(steps):
+                now.move_to(at(minute, 0))
                 await step(server)
                 seen[at(minute, 0)] = await everything(server, ids)
-    with freeze_time("2027-01-01", real_asyncio=True):
+        now.move_to("2027-01-01")
         async with serving(data, upstream=upstream.url) as server:
             for minute in range(len(steps)):
                 live = seen[at(minute, 0)]
