@@ -207,6 +207,8 @@ def test_a_key_is_made_once_for_its_owner_alone_under_a_name_of_its_own(tmp_path
         load_or_make(path, "example.com")
     with pytest.raises(AuditKeyProblem, match="the log can not be called 'a b'"):
         load_or_make(tmp_path / "another.key", "a b")
+    with pytest.raises(AuditKeyProblem, match="can not be written"):
+        load_or_make(tmp_path / "nowhere" / KEY_FILE)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xff", b"PRIVATE+KEY+a+b+c", b"PRIVATE+KEY+a", b"x" * 5_000])
