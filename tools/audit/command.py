@@ -2,7 +2,7 @@
 
 import click
 
-from tools.audit import show
+from tools.audit import prompt, show
 
 
 @click.group()
@@ -11,3 +11,4 @@ def audit() -> None:
 
 
 audit.add_command(show.show)
+audit.add_command(prompt.prompt)
