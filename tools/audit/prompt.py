@@ -26,7 +26,7 @@ def prompt(turn: str, tenant: str, data: Path) -> None:
         sent = asyncio.run(_read(data, tenant, turn))
     except (LogError, Refusal) as error:
         raise click.ClickException(str(error)) from error
-    click.get_binary_stream("stdout").write(sent.body + b"\n")
+    click.echo(sent.body)
 
 
 async def _read(data: Path, tenant: str, turn: str) -> Sent:
