@@ -19,7 +19,7 @@ from eventstore.sqlite import LOG_FILE
 from tests.support.api import call, create, fork
 from tests.support.responses_upstream import Scripted, scripted_responses_upstream, speaks, thinks
 from tests.support.runs import start_run
-from tests.support.server import Process, Server, serving
+from tests.support.server import Process, Server, serving, turnlog_command
 from tests.support.upstream import Reply, Upstream, calls, echo, refuses, says, scripted_upstream
 from tests.test_crash import recorded
 from tests.test_degraded import out_of_reach
@@ -297,13 +297,50 @@ async def test_what_is_not_there_is_not_found(data: Path, upstream: Upstream) ->
         unstored = await server.openai.responses.create(model="m", input="x", store=False)
         for shown_id in (answer["id"], response.id):
             await call(server, "GET", f"/api/turns/{shown_id}/prompt", 404, headers=bravo)
-        for other in (unstored.id, "x", "resp_", "0" * 28, "f" * 28, "%00", "resp_" + "Ａ" * 28, "x" * 3_000):
+        for other in (
+            unstored.id,
+            "x",
+            "resp_",
+            "0" * 28,
+            "f" * 28,
+            "%00",
+            "%FF",
+            "resp_%ff",
+            "resp_" + "Ａ" * 28,
+            "x" * 3_000,
+        ):
             error = await call(server, "GET", f"/api/turns/{other}/prompt", 404)
             assert (error["code"], error["param"]) == ("turn_not_found", "turn_id")
         await call(server, "DELETE", "/api/sessions/s1", 200)
         await call(server, "GET", f"/api/turns/{answer['id']}/prompt", 404)
         await server.chat("anew", "s1")
         await call(server, "GET", f"/api/turns/{answer['id']}/prompt", 404)
+
+
+async def test_a_tool_shows_what_was_sent_beside_the_server_and_of_deleted_sessions(
+    data: Path, server: Server, upstream: Upstream
+) -> None:
+    answer, _ = await server.chat("naïve", "s1")
+    await call(server, "DELETE", "/api/sessions/s1", 200)
+    response = await server.openai.responses.create(model="m", input="two", background=True)
+    async with asyncio.timeout(WAIT_S):
+        await upstream.wait_for_requests(2)
+    for shown_id, body in zip((answer["id"], response.id), upstream.bodies, strict=True):
+        assert await audit(data, "prompt", shown_id) == (0, body + b"\n")
+    for wrong in ((answer["id"], "--tenant", "other"), ("\udcff",)):
+        code, told = await audit(data, "prompt", *wrong)
+        assert (code, told[:22]) == (1, b"Error: Turn not found:")
+
+
+async def audit(data: Path, command: str, *arguments: str) -> tuple[int, bytes]:
+    """What `turnlog audit` says, and its exit code."""
+    run = await asyncio.create_subprocess_exec(
+        *(str(turnlog_command()), "audit", command, "--data", str(data), *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await run.communicate()
+    return run.returncode or 0, told
 
 
 async def test_what_goes_on_from_erased_content_is_gone(data: Path, upstream: Upstream) -> None:

@@ -76,6 +76,7 @@ class Prompts:
         Where a run was started again, that is what it was sent then. Raises `PromptNotFound`, `NothingSent`,
         `ContentErased`, `LogError`.
         """
+        turn_id = turn_id.encode(errors="replace").decode()  # bytes that are no text are no id either
         bare_id = next((turn_id.removeprefix(p) for p in _PREFIXES if turn_id.startswith(p)), turn_id)
         beginning = await self._beginning(tenant, bare_id)
         if beginning is None:

@@ -2,7 +2,7 @@
 
 import click
 
-from tools.audit import diff, proofs, show, verify
+from tools.audit import diff, prompt, proofs, show, verify
 
 
 @click.group()
@@ -17,3 +17,4 @@ audit.add_command(proofs.prove)
 audit.add_command(proofs.checkpoint)
 audit.add_command(proofs.key)
 audit.add_command(proofs.verifier)
+audit.add_command(prompt.prompt)
