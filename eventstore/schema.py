@@ -51,6 +51,8 @@ FROM events e LEFT JOIN events p ON p.position = e.position - 1
 READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
 READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"  # noqa: S608
 DATA_AT = "SELECT position, data FROM events WHERE position IN (SELECT value FROM json_each(?))"
+DATA_OF = "SELECT data FROM events WHERE position = ?"
+HELD_BETWEEN = "SELECT position FROM events WHERE position BETWEEN ? AND ? AND length(data) <> 32"
 REPLACE_DATA = "UPDATE events SET data = ? WHERE position = ?"
 
 NEWEST = "SELECT max(position) FROM events"

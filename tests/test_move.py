@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore.chain import GENESIS, link
-from eventstore.events import CompressionRotated, ResponseEvicted, SessionEnded
+from eventstore.events import CompressionRotated, ResponseEvicted, SessionEnded, SessionErased
 from tests.support.facts import completed, session_started, started
 from tests.support.moving import STREAM, TWO_TURNS, Append, done, erase, exported, make_log, names, refused, rows
 from tests.support.server import serving, turnlog_command
@@ -236,6 +236,23 @@ async def test_what_does_not_follow_the_log_is_refused_and_says_what_would(data:
     assert names(tmp_path / "new") == {"lock"}
     (tmp_path / "new" / "log.db-wal").write_bytes(b"of a log that was moved away")
     assert "log.db-wal belong" in refused("import", file_of(data, tmp_path), "--data", tmp_path / "new")
+
+
+async def test_what_was_erased_since_is_erased_in_the_log_that_goes_on(data: Path, tmp_path: Path) -> None:
+    await make_log(data)
+    copy = tmp_path / "copy"
+    done("import", file_of(data, tmp_path), "--data", copy)
+    assert b"hello Ada" in (copy / "log.db").read_bytes()
+    await make_log(data, [Append(STREAM, (SessionErased(ranges=((1, 3), (7, 8)), by="me", why="law"),))])
+    erase(data, (1, 2, 3, 7, 8))
+    (tmp_path / "x.jsonl").write_bytes(exported(data, "--after", 8))
+    assert "erased 5 events" in done("import", tmp_path / "x.jsonl", "--data", copy).stderr
+    assert exported(copy) == exported(data)
+    async with serving(copy):
+        pass
+    assert names(copy) == {"lock", "log.db", "views.db"}
+    for file in copy.iterdir():
+        assert b"hello Ada" not in file.read_bytes()
 
 
 def moved(lines: Lines, number: int, to: int) -> Lines:

@@ -15,7 +15,7 @@ import msgspec
 
 from api.wire.recorded import fields_of
 from eventstore.chain import Row, is_erased
-from eventstore.events import parse_stream, type_name
+from eventstore.events import SessionErased, parse_stream, type_name
 from eventstore.log import Head, LogUnreadable
 from eventstore.rows import decoded
 
@@ -148,3 +148,11 @@ def _ensure_content(row: Row) -> None:
         raise NotALine(error.reason) from None
     if type_name(event) != type_:
         raise NotALine(f"type '{type_}', but the data holds a {type_name(event)}")
+
+
+def erased_by(row: Row) -> tuple[tuple[int, int], ...]:
+    """Which ranges of positions the row says are erased."""
+    if row[3] != SessionErased.__name__:
+        return ()
+    event = decoded([row])[0].event
+    return event.ranges if isinstance(event, SessionErased) else ()
