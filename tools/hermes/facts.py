@@ -1,6 +1,7 @@
 """A lineage as facts, each with the time at which it happened: pure."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ OWNER = "import"
 SUMMARISER = "hermes-agent"
 MODEL = "hermes-agent"  # what the original's server calls itself
 NOTHING_LEFT_OUT = "The conversation goes on in another session; nothing of it was left out."
+DERIVED_ID = re.compile("api-[0-9a-f]{16}")  # made of a client's first words, where it names no session
 
 _encode = msgspec.json.Encoder().encode
 
@@ -115,10 +117,15 @@ def _begin(writing: Writing, identity: Identity, forked_from: ForkPoint | None) 
         source=session.source,
         title=session.title,
         model=tip.model or session.model,
-        system_prompt=tip.system_prompt or session.system_prompt,  # what its next turn would be told
+        system_prompt=_system_prompt(session, tip),
     )
     writing.add(0, started)
     writing.add(0, SessionAnnotated(metadata=_encode(_metadata(writing.lineage))))
+
+
+def _system_prompt(session: Session, tip: Session) -> str:
+    """What the next turn would be told; nothing in a session of clients that name none, and bring all with them."""
+    return "" if DERIVED_ID.fullmatch(session.session_id) else tip.system_prompt or session.system_prompt
 
 
 def _identity(session: Session) -> Identity:

@@ -135,7 +135,9 @@ def _account(found: Moved, data: Path, *, dry_run: bool) -> None:
     done = "would import" if dry_run else "imported"
     click.echo(f"{done} {account} into {data}")
     if account.copies:
-        click.echo(f"{many(account.copies, 'copy', 'copies')} and summaries of hermes are rotations and forks here")
+        click.echo(
+            f"{many(account.copies, 'row')} of hermes held copies and summaries: rotations and forks stand for them"
+        )
     if account.left_out:
         click.echo(f"{many(account.left_out, 'message')} could not be taken over")
     for sentence in account.not_understood:

@@ -79,7 +79,7 @@ def free_id(session_id: str, number: int, taken: set[str]) -> str:
 
 
 def inherit(lineage: Lineage, parent: Lineage, session: Session, notes: Notes) -> bool:
-    """Have a branch inherit what its first session had copied of its parent; False where it has copied no whole turn."""
+    """Have a branch inherit what it had copied of its parent; False where that is no whole turn."""
     generation, first = _generation_of(parent, session.parent_id), lineage.generations[0]
     copies = common(generation.rows, first.rows)
     end, exchange = _last_answered(generation, copies)

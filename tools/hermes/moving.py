@@ -151,20 +151,16 @@ def _count(account: Account, lineage: Lineage) -> None:
 def _copies(lineage: Lineage) -> int:
     """How many rows were copies or summaries that the original had made of others."""
     copies = [g.copies for g in lineage.generations if g.copies and g.rows]
-    made = sum(c.head + c.tail + (c.summary is not None and not (c.is_merged and c.tail)) for c in copies if c.summary)
+    made = sum(c.head + c.tail + int(not (c.is_merged and c.tail)) for c in copies if c.summary)
     plain = sum(len(g.rows) - len(g.copies.own) for g in lineage.generations if g.copies and not g.copies.summary)
     return made + plain + lineage.inherited_rows
 
 
 def _rows(lineages: list[Lineage], original: Original) -> int:
     """How many rows of the state were taken up as messages."""
-    return sum(
-        row.session_id in original.messages and row.row_id > 0 and g.session.session_id in original.sessions
-        for lineage in lineages
-        for g in lineage.generations
-        for e in g.exchanges
-        for row in (*e.rows, *e.instructions)
-    )
+    of_sessions = (g for lineage in lineages for g in lineage.generations if g.session.session_id in original.sessions)
+    taken = (row for g in of_sessions for e in g.exchanges for row in (*e.rows, *e.instructions))
+    return sum(row.row_id > 0 for row in taken)
 
 
 def many(count: int, one: str, many: str = "") -> str:

@@ -115,7 +115,8 @@ def _check_version(connection: sqlite3.Connection, path: Path, notes: Notes) -> 
     newest = max((row["version"] for row in _rows(connection, "schema_version")), default=0)
     if isinstance(newest, int) and newest > SCHEMA_KNOWN:
         notes.note(
-            f"{path} has schema {newest}; turnlog knows {SCHEMA_KNOWN} (hermes-agent 0.19.0): what is new is passed over"
+            f"{path} has schema {newest}, newer than {SCHEMA_KNOWN} of hermes-agent 0.19.0, which turnlog knows: "
+            "what is new in it is passed over"
         )
 
 

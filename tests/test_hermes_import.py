@@ -1,0 +1,247 @@
+"""A conversation of the original goes on: its databases, made by its own classes, are imported, and served."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.turns.summary import HEADING
+from tests.support.dialogue import found, listed
+from tests.support.server import Server, serving
+from tests.support.upstream import Upstream
+from tests.test_tools import turnlog
+
+FIXTURES = Path(__file__).parent / "fixtures" / "hermes"
+STATE, STORE = FIXTURES / "state.db", FIXTURES / "response_store.db"
+ROOT, MIDDLE, TIP = "trip-root", "20260601_120000_aaaaaa", "20260601_130000_bbbbbb"
+SAID = [
+    *("I am Ada, I want to go to Oslo.", "Gladly, Ada. When?"),
+    *("In May. What is the weather?", "", "12 degrees, dry", "Dry and mild."),
+    *("Is this the fjord?", "Yes, that is the Oslofjord."),
+    *("Find me a hotel.", "The Grand, on Karl Johans gate.", "Too dear.", "Then the Cochs Pensjonat."),
+    *("And by train?", "The night train from Stockholm.", "How long does it take?", "About eleven hours."),
+    *("Book it.", "", "booked, number 4711", "It is booked: 4711.", "Thank you!", "Have a good trip, Ada."),
+]
+# What the original's compressor kept of it: the head, a summary, the tail and what was said since.
+KEPT_HEAD, KEPT_TAIL = SAID[:3], SAID[14:]
+
+
+def imported(data: Path, *more: str) -> Path:
+    done = turnlog("import", "--from-hermes", str(STATE), str(STORE), "--data", str(data), *more, cwd=data.parent)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return data
+
+
+def text(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else str(content[0]["text"])
+
+
+def prompt(upstream: Upstream) -> list[dict[str, Any]]:
+    """What the model was sent last, without system messages."""
+    return [message for message in upstream.messages[-1] if message["role"] != "system"]
+
+
+def check_prompt(sent: list[dict[str, Any]], *since: str) -> None:
+    texts = [text(message) for message in sent]
+    summary = texts[len(KEPT_HEAD)]
+    assert texts == [*KEPT_HEAD, summary, *KEPT_TAIL, *since]
+    assert summary.startswith(HEADING)
+    assert "Ada goes to Oslo by night train." in summary
+    roles = [message["role"] for message in sent if message["role"] != "tool" and not message.get("tool_calls")]
+    assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
+
+
+async def test_a_compressed_conversation_goes_on_by_every_name_it_had(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        by_slug = await server.openai.responses.create(model="m", input="By slug.", conversation="trip")
+        check_prompt(prompt(upstream), "By slug.")
+        since = ["By slug.", by_slug.output_text]
+        for name in (ROOT, MIDDLE, TIP):
+            answer, effective = await server.chat(f"By {name}.", name)
+            assert effective == TIP
+            check_prompt(prompt(upstream), *since, f"By {name}.")
+            since += [f"By {name}.", answer["choices"][0]["message"]["content"]]
+        chained = await server.openai.responses.create(model="m", input="Next.", previous_response_id=by_slug.id)
+        assert [text(m) for m in prompt(upstream)][-3:] == ["By slug.", by_slug.output_text, "Next."]
+        assert chained.previous_response_id == by_slug.id
+        shown = [text(message) for message in await server.messages(ROOT)]
+        assert shown == SAID + since, "everything was said once"
+
+
+async def test_a_response_of_before_the_compression_goes_on_where_it_was(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        old = f"resp_{'a' * 27}3"
+        again = await server.openai.responses.retrieve(old)
+        assert (again.id, again.output_text) == (old, "The Grand, on Karl Johans gate.")
+        assert again.usage is not None
+        assert again.usage.input_tokens == 120
+        await server.openai.responses.create(model="m", input="What was it called?", previous_response_id=old)
+        assert [text(message) for message in prompt(upstream)] == [*SAID[:10], "What was it called?"]
+        assert [text(m) for m in await server.messages(TIP)] == SAID, "the session it left did not move"
+
+
+async def test_the_newest_response_of_a_slug_continues_its_session(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        newest = "resp_" + "d" * 28
+        await server.openai.responses.create(model="m", input="When?", previous_response_id=newest)
+        expected = ["What is a fjord?", "A drowned valley.", "Who made it?", "Ice did.", "When?"]
+        assert [text(message) for message in prompt(upstream)] == expected, "nothing is doubled"
+        await server.openai.responses.create(model="m", input="Where?", conversation="fjords")
+        assert [text(message) for message in prompt(upstream)][:5] == expected
+
+
+async def test_a_client_without_names_is_known_by_the_history_it_resends(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        history = [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "What is two and two?"},
+            {"role": "assistant", "content": "Four."},
+            {"role": "user", "content": "Times seven?"},
+            {"role": "assistant", "content": "Twenty-eight."},
+            {"role": "user", "content": "Half of it?"},
+        ]
+        _, session_id = await server.chat("", messages=history)
+        assert session_id.startswith("api-")
+        sent = [text(message) for message in prompt(upstream)]
+        told = ["What is two and two?", "Four.", "Times seven?", "", "28", "Twenty-eight.", "Half of it?"]
+        assert sent == told, "with what the tools had said, which the client never saw"
+
+
+async def test_lists_titles_search_and_forks_show_what_was_imported(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        rows = {row["id"]: row for row in await listed(server)}
+        assert rows[TIP]["title"] == "Trip to Oslo #3"
+        assert rows[TIP]["_lineage_root_id"] == ROOT
+        assert rows["tg-1"]["source"] == "telegram"
+        assert rows["cli-1"]["end_reason"] == "branched"
+        assert rows[TIP]["started_at"] == pytest.approx(1_780_300_801)
+        await check_search(server)
+        branch = [text(message) for message in await server.messages("cli-2")]
+        assert branch == ["Name a colour.", "Blue.", "Another.", "Green.", "One more.", "Red."]
+        lineage = await server.get(f"/api/sessions/{MIDDLE}/lineage")
+        assert [row["id"] for row in lineage["generations"]] == [ROOT, MIDDLE, TIP]
+
+
+async def check_search(server: Server) -> None:
+    hits = await found(server, "Pensjonat")
+    assert [hit["session_id"] for hit in hits] == [TIP]
+    assert await found(server, "COMPACTION") == [], "summaries and copies were never said"
+
+
+async def test_what_was_cut_short_or_taken_back_is_shown_and_in_no_prompt(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        shown = [text(message) for message in await server.messages("tg-1")]
+        asked = "[Eve] @bot and when?"
+        assert shown == [
+            *("[Bob] lunch?", "[Eve] @bot where?", "At the harbour."),
+            *(asked, asked, "At noon.", "[Eve] @bot sing.", "La la la."),
+        ]
+        await server.chat("[Eve] @bot really?", "tg-1")
+        sent = [text(message) for message in prompt(upstream)]
+        assert sent == [*shown[:3], asked, "At noon.", "[Eve] @bot really?"]
+
+
+async def test_a_session_that_was_compacted_in_place_keeps_its_id(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        await server.chat("Fact 7?", "place-1")
+        sent = [text(message) for message in prompt(upstream)]
+        assert sent[:3] == ["Fact 0?", "It is 0.", "Fact 1?"]
+        assert "Facts 0 to 5 were told." in sent[3]
+        assert sent[4:] == ["Fact 4?", "It is 4.", "Fact 5?", "It is 5.", "Fact 6?", "It is 6.", "Fact 7?"]
+        shown = [text(message) for message in await server.messages("place-1")]
+        assert shown[:14] == [said for n in range(7) for said in (f"Fact {n}?", f"It is {n}.")]
+
+
+async def test_a_replay_of_an_imported_log_is_the_same(data: Path, upstream: Upstream) -> None:
+    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+        await server.chat("And on.", MIDDLE)
+        await listed(server)
+    verified = turnlog("replay", "--verify", "--data", str(data), cwd=data.parent)
+    assert verified.returncode == 0, verified
+    shown = turnlog("audit", "show", TIP, "--data", str(data), cwd=data.parent)
+    assert shown.stdout.splitlines()[0].split()[2:4] == ["2026-06-01T08:00:01.000000Z", "SessionStarted"]
+    assert "CompressionRotated" in shown.stdout
+
+
+def test_the_account_counts_everything_and_names_what_is_left_out(tmp_path: Path) -> None:
+    command = ("import", "--from-hermes", str(STATE), str(STORE), "--data", "d")
+    would = turnlog(*command, "--dry-run", cwd=tmp_path)
+    assert not (tmp_path / "d").exists()
+    assert f"{ROOT} -> {MIDDLE} -> {TIP}, api_server, 'Trip to Oslo #3'" in would.stdout
+    done = turnlog(*command, cwd=tmp_path)
+    counts = "13 sessions in 11 lineages (2 forks), 63 messages, 8 responses, 2 conversations"
+    assert f"imported {counts} into d" in done.stdout
+    assert f"would import {counts} into d" in would.stdout
+
+
+def test_a_second_import_names_what_is_there_and_changes_nothing(tmp_path: Path) -> None:
+    data = imported(tmp_path / "d")
+    before = (data / "log.db").read_bytes()
+    again = turnlog("import", "--from-hermes", str(STATE), str(STORE), "--data", "d", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "the log knows conversation 'fjords', conversation 'trip'," in again.stderr
+    assert (data / "log.db").read_bytes() == before
+    other = turnlog("import", "--from-hermes", str(STATE), "--tenant", "acme", "--data", "d", cwd=tmp_path)
+    assert other.returncode == 0, other
+
+
+async def test_what_is_imported_into_a_log_comes_behind_what_is_there(data: Path, upstream: Upstream) -> None:
+    async with serving(data, upstream=upstream.url) as server:
+        await server.chat("Hello.", "mine")
+    imported(data)
+    with sqlite3.connect(data / "log.db") as log:
+        times = [row[0] for row in log.execute("SELECT recorded_us FROM events ORDER BY position")]
+    assert times == sorted(times)
+    async with serving(data, upstream=upstream.url) as server:
+        assert [text(m) for m in await server.messages(ROOT)] == SAID
+        assert (await server.messages("mine"))[0]["content"] == "Hello."
+
+
+async def test_beside_a_running_server_nothing_is_imported(data: Path, upstream: Upstream) -> None:
+    async with serving(data, upstream=upstream.url):
+        refused = turnlog("import", "--from-hermes", str(STATE), "--data", str(data), cwd=data.parent)
+    assert refused.returncode == 1
+    assert "is in use by process" in refused.stderr
+
+
+def test_a_database_that_hermes_has_open_is_read_with_what_is_in_its_journal(tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    shutil.copy(STATE, state)
+    hermes = sqlite3.connect(state, isolation_level=None)
+    hermes.execute("PRAGMA journal_mode = WAL")
+    hermes.execute("INSERT INTO sessions (id, source, started_at) VALUES ('newest', 'cli', 1780400000.0)")
+    try:
+        done = turnlog("import", "--from-hermes", "state.db", "--data", "d", "--dry-run", cwd=tmp_path)
+    finally:
+        hermes.close()
+    assert "newest, cli, 0 messages" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("state.db", "none.db"), "none.db can not be read: No such file or directory"),
+        (("response_store.db", "state.db"), "response_store.db is the other database: give state.db first"),
+        (("make.py",), "make.py is not a state.db of hermes, or it is damaged: SQLite says:"),
+        (("empty.db",), "empty.db is no state.db of hermes: it lacks sessions and messages"),
+        ((".",), "can not be read: Is a directory"),
+        (("state.db", "--tenant", "A b"), "tenant 'A b': expected 1 to 64 of a-z"),
+        (("state.db", "response_store.db", "state.db"), "expected STATE_DB and perhaps RESPONSE_STORE_DB, got 3"),
+        (("nothing.db",), "nothing.db holds no sessions: there is nothing to import"),
+    ],
+)
+def test_bad_input_is_a_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    for path in FIXTURES.glob("*.*"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "empty.db").touch()
+    shutil.copy(STATE, tmp_path / "nothing.db")
+    with sqlite3.connect(tmp_path / "nothing.db") as emptied:
+        emptied.executescript("DELETE FROM messages; DELETE FROM sessions;")
+    refused = turnlog("import", "--from-hermes", *arguments, "--data", "d", cwd=tmp_path)
+    assert refused.returncode in (1, 2)
+    assert sentence in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "d").exists()
