@@ -54,17 +54,25 @@ def summary_text(message: Message) -> str:
 
 def copied(before: Sequence[Message], rows: Sequence[Message]) -> Copies:
     """How the transcript `rows` follows from that of `before`."""
-    at = next((n for n, row in enumerate(rows) if is_summary(row) and not _is_same(before, n, row)), None)
+    at = _summary_at(before, rows)
     head = _common(before, rows if at is None else rows[:at])
     if at is None:
-        # Nothing was summed up: what is no copy was said here, and behind no copy at all everything was.
-        return Copies(head or len(before), 0, 0, None, list(rows[head:]))
+        return Copies(head, 0, 0, None, list(rows[head:]))  # nothing was summed up: what is no copy was said here
     strays = list(rows[head:at])  # neither copied nor summed up: kept
     is_merged = _MERGED in rows[at].text
     behind = rows[at:] if is_merged else rows[at + 1 :]
     tail = _tail(before[head:], behind, is_merged=is_merged)
     kept = _alternating(before, head, tail) if is_merged and tail else tail
     return Copies(head, tail, kept, rows[at], strays + list(behind[max(tail, int(is_merged)) :]))
+
+
+def _summary_at(before: Sequence[Message], rows: Sequence[Message]) -> int | None:
+    """Where the summary stands: the first that is no copy, or one in the very words of the one before it."""
+    summaries = [number for number, row in enumerate(rows) if is_summary(row)]
+    if new := [number for number in summaries if not _is_same(before, number, rows[number])]:
+        return new[0]
+    count = _common(before, rows)
+    return summaries[-1] if summaries and count < len(before) and summaries[-1] < count else None
 
 
 def common(before: Sequence[Message], rows: Sequence[Message]) -> int:

@@ -30,6 +30,8 @@ class Generation(msgspec.Struct):
     head: int = 0
     tail: int = 0
     first_kept: Exchange | None = None
+    begins_with_note: bool = False
+    base_messages: int = 0
     exchanges: list[Exchange] = []
     carried: Exchange | None = None
 
@@ -88,6 +90,7 @@ def inherit(lineage: Lineage, parent: Lineage, session: Session, notes: Notes) -
     lineage.parent, lineage.parent_session_id, lineage.fork_exchange = parent, generation.session_id, exchange
     counts = [generation.counts.get(row.row_id, 0) for row in generation.rows[:end]]
     lineage.inherited_messages, lineage.inherited_rows = sum(counts), end
+    first.base_messages = lineage.inherited_messages
     first.counts = {row.row_id: count for row, count in zip(first.rows, counts, strict=False)}
     first.own = [row for row in first.own if row not in first.rows[:end]]
     _settle(lineage.generations, notes)
@@ -159,14 +162,12 @@ def _settle(generations: Sequence[Generation], notes: Notes) -> None:
 def _exchanges(generation: Generation, carried: Exchange | None, notes: Notes) -> list[Exchange]:
     """Those of a generation: first what it has taken over unfinished, then by when each session's were written."""
     taken_over = carried.rows if carried else []
-    own = {row.session_id: None for row in generation.own}
     found: list[Exchange] = []
-    for session_id in own or {generation.session.session_id: None}:
+    for session_id in {generation.session.session_id, *(row.session_id for row in generation.own)}:
         rows = [row for row in generation.own if row.session_id == session_id]
-        is_here = session_id == generation.session.session_id
-        found += exchanges(sorted(taken_over + rows if is_here else rows, key=lambda row: row.row_id), notes)
-    if taken_over and generation.session.session_id not in own:
-        found += exchanges(taken_over, notes)
+        if session_id == generation.session.session_id:
+            rows += taken_over
+        found += exchanges(sorted(rows, key=lambda row: row.row_id), notes)
     return sorted(found, key=lambda exchange: min(row.row_id for row in exchange.rows))
 
 
@@ -189,9 +190,15 @@ def _keep(generation: Generation, earlier: Generation) -> None:
     if copies is None:
         return
     counts = earlier.counts
-    generation.head = _sum(counts, before[: copies.head])
-    kept = before[len(before) - copies.kept_tail :]
+    head, kept = _sum(counts, before[: copies.head]), before[len(before) - copies.kept_tail :]
+    generation.head = head + int(earlier.begins_with_note and head > 0)
     generation.tail = _sum(counts, kept)
+    if copies.summary is None:
+        # Nothing was left out. A rotation has a summary, and what stands for it here is in no row: it comes first.
+        said = sum(len(exchange.rows) for exchange in earlier.exchanges if exchange.is_answered)
+        generation.head, generation.tail = 0, earlier.base_messages + said
+        generation.begins_with_note = True
+    generation.base_messages = generation.head + 1 + generation.tail
     generation.first_kept = _exchange_of(earlier, kept)
     for old, copy in copies.pairs(before, generation.rows):
         generation.counts[copy.row_id] = counts.get(old.row_id, 0)
