@@ -6,13 +6,12 @@ from typing import Any
 import msgspec
 
 from projections.messages import text_of
-from tools.hermes.rows import Message, Notes, text, us
+from tools.hermes.rows import Message, Notes, parsed, text, us
 
 CONTENT_IS_JSON = "\x00json:"  # before content that is not a text
 ROLES = frozenset({"user", "assistant", "tool", "system", "developer"})
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 def message_of(row: Mapping[str, Any], notes: Notes) -> Message | None:
@@ -70,8 +69,8 @@ def _content(content: Any, name: str, notes: Notes) -> Any:
 
 def _parsed(data: str, what: str, notes: Notes, instead: Any) -> Any:
     try:
-        return _decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return parsed(data)
+    except ValueError:
         notes.note(f"{what} is not the JSON that it should be: kept as text" if instead else f"{what} is not JSON")
         return instead
 

@@ -13,6 +13,7 @@ from tools.hermes.rows import Message
 _BEGINNINGS = ("[CONTEXT COMPACTION", "[CONTEXT SUMMARY]:")
 _MERGED = "[END OF PRIOR CONTEXT — COMPACTION SUMMARY BELOW]"
 _END = "--- END OF CONTEXT SUMMARY"
+_ALIKE_MAX = 400  # messages of such a tail
 _ALIKE_SHARE = 0.5  # of a tail's messages must be equal to be known again though others were shortened
 
 
@@ -117,25 +118,24 @@ def _common(before: Sequence[Message], rows: Sequence[Message]) -> int:
 
 def _tail(before: Sequence[Message], rows: Sequence[Message], *, is_merged: bool) -> int:
     """How many of the first `rows` are the last of `before`: all equal, else most of them, as some are shortened."""
-    lengths = range(min(len(before), len(rows)), 0, -1)
-    for share in (1.0, _ALIKE_SHARE):
-        for length in lengths:
-            if _is_alike(before[len(before) - length :], rows, share, is_merged=is_merged):
+    longest = min(len(before), len(rows))
+    for share, limit in ((1.0, longest), (_ALIKE_SHARE, min(longest, _ALIKE_MAX))):
+        for length in range(limit, 0, -1):
+            if _is_alike(before, len(before) - length, rows, share, is_merged=is_merged):
                 return length
     return 0
 
 
-def _is_alike(old: Sequence[Message], new: Sequence[Message], share: float, *, is_merged: bool) -> bool:
-    if old[0].role != new[0].role or old[-1].role != new[len(old) - 1].role:
+def _is_alike(before: Sequence[Message], first: int, rows: Sequence[Message], share: float, *, is_merged: bool) -> bool:
+    """Whether `before` from its message `first` on is what `rows` begin with; so great a share of it must be equal."""
+    length = len(before) - first
+    if before[first].role != rows[0].role or (is_merged and before[first].text not in rows[0].text):
         return False
-    if is_merged and old[0].text not in new[0].text:
-        return False
-    first = int(is_merged)
-    allowed = int((1 - share) * (len(old) - first))
-    for one, other in zip(old[first:], new[first:], strict=False):
-        if one.mark != other.mark:
-            allowed -= 1
-        if allowed < 0 or one.role != other.role:
+    allowed = int((1 - share) * (length - int(is_merged)))
+    for place in range(int(is_merged), length):
+        old, new = before[first + place], rows[place]
+        allowed -= old.mark != new.mark
+        if allowed < 0 or old.role != new.role:
             return False
     return True
 

@@ -92,7 +92,8 @@ def inherit(lineage: Lineage, parent: Lineage, session: Session, notes: Notes) -
     lineage.inherited_messages, lineage.inherited_rows = sum(counts), end
     first.base_messages = lineage.inherited_messages
     first.counts = {row.row_id: count for row, count in zip(first.rows, counts, strict=False)}
-    first.own = [row for row in first.own if row not in first.rows[:end]]
+    inherited = {row.row_id for row in first.rows[:end]}
+    first.own = [row for row in first.own if row.row_id not in inherited]
     _settle(lineage.generations, notes)
     return True
 
@@ -131,7 +132,7 @@ def _share_out(generations: Sequence[Generation]) -> None:
             generation.copies = copied(before, generation.rows)
             own = generation.copies.own
         here = [row for row in late if end is None or row.row_id < end]
-        late = [row for row in late if row not in here] + later
+        late = late[len(here) :] + later
         generation.own = [*own, *here, *gone]
         before = generation.rows
     generations[-1].own += late

@@ -14,7 +14,7 @@ import msgspec
 
 from eventstore.sqlite import LOG_FILE
 from tools.hermes.chat import message_of
-from tools.hermes.rows import Message, Notes, Original, Response, Session, text, us
+from tools.hermes.rows import Message, Notes, Original, Response, Session, parsed, text, us
 
 SCHEMA_KNOWN = 22  # of hermes-agent 0.19.0
 PREFIX = "resp_"
@@ -25,7 +25,6 @@ _TEXTS = (
     *("model", "system_prompt", "end_reason", "title"),
 )
 
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -146,8 +145,8 @@ def _count(value: Any) -> int:
 
 def _object(data: Any) -> dict[str, Any]:
     try:
-        found = _decode(data) if isinstance(data, str) else {}
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        found = parsed(data) if isinstance(data, str) else {}
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -163,8 +162,8 @@ def _response(row: dict[str, Any], notes: Notes) -> Response | None:
         notes.note(f"response {id_!r}: what is stored of it is not JSON, or no response: left out")
         return None
     entries = stored.get("conversation_history")
-    found = [message_of(entry, notes) for entry in entries or () if isinstance(entry, dict)]
-    history = tuple(message for message in found if message)
+    said = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    history = tuple(message for entry in said if (message := message_of(entry, notes)))
     return Response(
         turn_id=id_.removeprefix(PREFIX),
         session_id=text(stored.get("session_id")),

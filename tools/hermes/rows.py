@@ -1,8 +1,12 @@
 """What the two databases of the original hold, as far as it is moved. Whatever is malformed is said in `Notes`."""
 
+import contextlib
+import json
 from typing import Any
 
 import msgspec
+
+_decode = msgspec.json.Decoder().decode
 
 
 class Notes:
@@ -101,3 +105,13 @@ def us(seconds: Any) -> int:
 def text(value: Any) -> str:
     """A column's text; what is no text is none."""
     return value if isinstance(value, str) else ""
+
+
+def parsed(data: str) -> Any:
+    """JSON as the original writes it, which may hold halves of a surrogate pair; raises `ValueError`."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        return _decode(data)
+    try:
+        return _decode(json.dumps(json.loads(data), ensure_ascii=False).encode(errors="replace"))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
