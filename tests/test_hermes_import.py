@@ -1,5 +1,7 @@
 """A conversation of the original goes on: its databases, made by its own classes, are imported, and served."""
 
+import contextlib
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -8,10 +10,15 @@ from typing import Any
 import pytest
 
 from api.turns.summary import HEADING
-from tests.support.dialogue import found, listed
+from tests.support.dialogue import found as hits_of
+from tests.support.dialogue import listed
+from tests.support.hermes import folded, shown
 from tests.support.server import Server, serving
 from tests.support.upstream import Upstream
 from tests.test_tools import turnlog
+from tools.hermes.moving import moved
+from tools.hermes.reading import Unreadable, read
+from tools.hermes.rows import Notes
 
 FIXTURES = Path(__file__).parent / "fixtures" / "hermes"
 STATE, STORE = FIXTURES / "state.db", FIXTURES / "response_store.db"
@@ -67,8 +74,8 @@ async def test_a_compressed_conversation_goes_on_by_every_name_it_had(data: Path
         chained = await server.openai.responses.create(model="m", input="Next.", previous_response_id=by_slug.id)
         assert [text(m) for m in prompt(upstream)][-3:] == ["By slug.", by_slug.output_text, "Next."]
         assert chained.previous_response_id == by_slug.id
-        shown = [text(message) for message in await server.messages(ROOT)]
-        assert shown == SAID + since, "everything was said once"
+        seen = [text(message) for message in await server.messages(ROOT)]
+        assert seen == SAID + since, "everything was said once"
 
 
 async def test_a_response_of_before_the_compression_goes_on_where_it_was(data: Path, upstream: Upstream) -> None:
@@ -126,22 +133,22 @@ async def test_lists_titles_search_and_forks_show_what_was_imported(data: Path, 
 
 
 async def check_search(server: Server) -> None:
-    hits = await found(server, "Pensjonat")
+    hits = await hits_of(server, "Pensjonat")
     assert [hit["session_id"] for hit in hits] == [TIP]
-    assert await found(server, "COMPACTION") == [], "summaries and copies were never said"
+    assert await hits_of(server, "COMPACTION") == [], "summaries and copies were never said"
 
 
 async def test_what_was_cut_short_or_taken_back_is_shown_and_in_no_prompt(data: Path, upstream: Upstream) -> None:
     async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
-        shown = [text(message) for message in await server.messages("tg-1")]
+        seen = [text(message) for message in await server.messages("tg-1")]
         asked = "[Eve] @bot and when?"
-        assert shown == [
+        assert seen == [
             *("[Bob] lunch?", "[Eve] @bot where?", "At the harbour."),
             *(asked, asked, "At noon.", "[Eve] @bot sing.", "La la la."),
         ]
         await server.chat("[Eve] @bot really?", "tg-1")
         sent = [text(message) for message in prompt(upstream)]
-        assert sent == [*shown[:3], asked, "At noon.", "[Eve] @bot really?"]
+        assert sent == [*seen[:3], asked, "At noon.", "[Eve] @bot really?"]
 
 
 async def test_a_session_that_was_compacted_in_place_keeps_its_id(data: Path, upstream: Upstream) -> None:
@@ -151,8 +158,8 @@ async def test_a_session_that_was_compacted_in_place_keeps_its_id(data: Path, up
         assert sent[:3] == ["Fact 0?", "It is 0.", "Fact 1?"]
         assert "Facts 0 to 5 were told." in sent[3]
         assert sent[4:] == ["Fact 4?", "It is 4.", "Fact 5?", "It is 5.", "Fact 6?", "It is 6.", "Fact 7?"]
-        shown = [text(message) for message in await server.messages("place-1")]
-        assert shown[:14] == [said for n in range(7) for said in (f"Fact {n}?", f"It is {n}.")]
+        seen = [text(message) for message in await server.messages("place-1")]
+        assert seen[:14] == [said for n in range(7) for said in (f"Fact {n}?", f"It is {n}.")]
 
 
 async def test_a_replay_of_an_imported_log_is_the_same(data: Path, upstream: Upstream) -> None:
@@ -245,3 +252,65 @@ def test_bad_input_is_a_sentence(tmp_path: Path, arguments: tuple[str, ...], sen
     assert sentence in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "d").exists()
+
+
+def test_columns_that_an_older_version_lacked_are_empty(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "old.db") as old:
+        old.execute("ATTACH ? AS state", (str(STATE),))
+        columns = "id, source, model, parent_session_id, started_at, ended_at, end_reason"
+        old.execute(f"CREATE TABLE sessions AS SELECT {columns} FROM state.sessions WHERE id <> 'place-1'")
+        columns = "id, session_id, role, content, tool_call_id, tool_calls, timestamp"
+        old.execute(f"CREATE TABLE messages AS SELECT {columns} FROM state.messages WHERE session_id <> 'place-1'")
+    done = turnlog("import", "--from-hermes", "old.db", "--data", "d", cwd=tmp_path)
+    assert "imported 11 sessions in 9 lineages (2 forks), 45 messages, 0 responses" in done.stdout, done
+
+
+def test_a_newer_schema_and_odd_rows_are_named(tmp_path: Path) -> None:
+    shutil.copy(STATE, tmp_path / "state.db")
+    shutil.copy(STORE, tmp_path / "store.db")
+    with sqlite3.connect(tmp_path / "state.db") as state:
+        state.execute("UPDATE schema_version SET version = 99")
+        state.execute("UPDATE messages SET role = 'narrator' WHERE id = 36")
+        state.execute("UPDATE messages SET session_id = 'nobody' WHERE session_id = 'alone-1'")
+    with sqlite3.connect(tmp_path / "store.db") as store:
+        store.execute("UPDATE responses SET data = '{' WHERE response_id LIKE 'resp_c%'")
+        store.execute("INSERT INTO conversations VALUES ('lost', 'resp_lost')")
+    done = turnlog("import", "--from-hermes", "state.db", "store.db", "--data", "d", cwd=tmp_path)
+    assert done.returncode == 0, done
+    for sentence in (
+        "state.db has schema 99, newer than 22 of hermes-agent 0.19.0, which turnlog knows",
+        "message 36 of session 'cli-1': role 'narrator' is none of a conversation: left out",
+        "session 'nobody' has messages and no row: it is imported with what they tell",
+        f"response 'resp_{'c' * 28}': what is stored of it is not JSON, or no response: left out",
+        "conversation 'lost' leads to 'resp_lost', which is not there: left out",
+        "7 responses older than 30 days can be asked for where --response-ttl-s is 0",
+    ):
+        assert sentence in done.stdout
+
+
+ODD: list[object] = [None, "", -1, 1e300, b"\xff\x00", "[]", "{", "\x00json:{", '\x00json:{"a":1}', "[[1]]", "cli-2"]
+ODD += ["trip-root", "tool", "user", "assistant", "compression", '{"_branched_from":5}', "a/b", '[{"function":{}}]']
+ODD += ['{"response":{"output":[{"type":"message","content":[{"text":1}]}]},"conversation_history":5}', "\\ud800"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_stands_in_its_columns_is_imported_or_refused_in_a_sentence(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 (nothing is kept secret by it)
+    for path, tables in ((STATE, ("sessions", "messages")), (STORE, ("responses", "conversations"))):
+        shutil.copy(path, tmp_path)
+        with sqlite3.connect(tmp_path / path.name) as database:
+            for _ in range(12):
+                table = chance.choice(tables)
+                column = chance.choice([row[1] for row in database.execute(f"PRAGMA table_info({table})")])
+                row = chance.choice([row[0] for row in database.execute(f"SELECT rowid FROM {table}")])
+                with contextlib.suppress(sqlite3.Error):  # a key that is there already, nothing where something must be
+                    database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (chance.choice(ODD), row))
+    try:
+        found = moved(read(tmp_path / "state.db", tmp_path / "response_store.db", notes := Notes()), "default", notes)
+    except Unreadable:
+        return
+    assert found.account.left_out == 0 or notes.said
+    assert [fact.at_us for fact in found.facts] == sorted(fact.at_us for fact in found.facts)
+    for session in folded(found).values():
+        assert session.open is None
+        shown(session)

@@ -1,12 +1,14 @@
 """`turnlog import --from-hermes`: read, translate, look whether the ids are free, record."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from api.keys import KeyProblem, ensure_tenant
+from api.settings import Settings
 from eventstore.events import (
     CompressionRotated,
     ConversationCreated,
@@ -27,6 +29,8 @@ from tools.hermes.rows import Notes
 from tools.move.output import said
 from tools.progress import bar
 
+TTL_S = Settings(data=Path()).response_ttl_s
+DAY_S = 86_400
 NAMED_MAX = 5  # of the ids that are taken
 PROGRESS_EVENTS = 1_000
 
@@ -130,6 +134,13 @@ def _line(lineage: Lineage, slugs: dict[str, list[str]]) -> str:
     return ", ".join(filter(None, said))
 
 
+def _old(lineages: Sequence[Lineage]) -> int:
+    """How many responses a server lets go of at once, unless it is told otherwise."""
+    before_us = (time.time() - TTL_S) * 1_000_000
+    exchanges = (exchange for lineage in lineages for exchange in lineage.exchanges)
+    return sum(e.response is not None and e.response.created_us < before_us for e in exchanges)
+
+
 def _account(found: Moved, data: Path, *, dry_run: bool) -> None:
     account = found.account
     done = "would import" if dry_run else "imported"
@@ -140,5 +151,9 @@ def _account(found: Moved, data: Path, *, dry_run: bool) -> None:
         )
     if account.left_out:
         click.echo(f"{many(account.left_out, 'message')} could not be taken over")
+    if old := _old(found.lineages):
+        click.echo(
+            f"{many(old, 'response')} older than {TTL_S / DAY_S:g} days can be asked for where --response-ttl-s is 0"
+        )
     for sentence in account.not_understood:
         click.echo(f"  {sentence}")
