@@ -1,5 +1,6 @@
 """A conversation of the original goes on: its databases, made by its own classes, are imported, and served."""
 
+import asyncio
 import contextlib
 import random
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from api.turns.summary import HEADING
 from tests.support.dialogue import found as hits_of
@@ -16,6 +18,7 @@ from tests.support.hermes import folded, shown
 from tests.support.server import Server, serving
 from tests.support.upstream import Upstream
 from tests.test_tools import turnlog
+from tools.cli import main
 from tools.hermes.moving import moved
 from tools.hermes.reading import Unreadable, read
 from tools.hermes.rows import Notes
@@ -35,10 +38,30 @@ SAID = [
 KEPT_HEAD, KEPT_TAIL = SAID[:3], SAID[14:]
 
 
-def imported(data: Path, *more: str) -> Path:
-    done = turnlog("import", "--from-hermes", str(STATE), str(STORE), "--data", str(data), *more, cwd=data.parent)
+def run(*arguments: str) -> Result:
+    """The command, in this process: starting one takes longer than all that it does."""
+    return CliRunner().invoke(main, ["import", "--from-hermes", *arguments])
+
+
+@pytest.fixture(scope="session")
+def imported_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("hermes") / "data"
+    done = turnlog("import", "--from-hermes", str(STATE), str(STORE), "--data", str(data), cwd=data.parent)
     assert (done.returncode, done.stderr) == (0, ""), done
     return data
+
+
+@pytest.fixture
+def moved_in(imported_once: Path, data: Path) -> Path:
+    """A data directory with everything of the fixture databases."""
+    return Path(shutil.copytree(imported_once, data))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory that commands are run in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def text(message: dict[str, Any]) -> str:
@@ -61,8 +84,8 @@ def check_prompt(sent: list[dict[str, Any]], *since: str) -> None:
     assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
 
 
-async def test_a_compressed_conversation_goes_on_by_every_name_it_had(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_a_compressed_conversation_goes_on_by_every_name_it_had(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         by_slug = await server.openai.responses.create(model="m", input="By slug.", conversation="trip")
         check_prompt(prompt(upstream), "By slug.")
         since = ["By slug.", by_slug.output_text]
@@ -78,8 +101,8 @@ async def test_a_compressed_conversation_goes_on_by_every_name_it_had(data: Path
         assert seen == SAID + since, "everything was said once"
 
 
-async def test_a_response_of_before_the_compression_goes_on_where_it_was(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_a_response_of_before_the_compression_goes_on_where_it_was(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         old = f"resp_{'a' * 27}3"
         again = await server.openai.responses.retrieve(old)
         assert (again.id, again.output_text) == (old, "The Grand, on Karl Johans gate.")
@@ -90,8 +113,8 @@ async def test_a_response_of_before_the_compression_goes_on_where_it_was(data: P
         assert [text(m) for m in await server.messages(TIP)] == SAID, "the session it left did not move"
 
 
-async def test_the_newest_response_of_a_slug_continues_its_session(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_the_newest_response_of_a_slug_continues_its_session(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         newest = "resp_" + "d" * 28
         await server.openai.responses.create(model="m", input="When?", previous_response_id=newest)
         expected = ["What is a fjord?", "A drowned valley.", "Who made it?", "Ice did.", "When?"]
@@ -100,8 +123,8 @@ async def test_the_newest_response_of_a_slug_continues_its_session(data: Path, u
         assert [text(message) for message in prompt(upstream)][:5] == expected
 
 
-async def test_a_client_without_names_is_known_by_the_history_it_resends(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_a_client_without_names_is_known_by_the_history_it_resends(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         history = [
             {"role": "system", "content": "Be kind."},
             {"role": "user", "content": "What is two and two?"},
@@ -117,8 +140,8 @@ async def test_a_client_without_names_is_known_by_the_history_it_resends(data: P
         assert sent == told, "with what the tools had said, which the client never saw"
 
 
-async def test_lists_titles_search_and_forks_show_what_was_imported(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_lists_titles_search_and_forks_show_what_was_imported(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         rows = {row["id"]: row for row in await listed(server)}
         assert rows[TIP]["title"] == "Trip to Oslo #3"
         assert rows[TIP]["_lineage_root_id"] == ROOT
@@ -138,8 +161,8 @@ async def check_search(server: Server) -> None:
     assert await hits_of(server, "COMPACTION") == [], "summaries and copies were never said"
 
 
-async def test_what_was_cut_short_or_taken_back_is_shown_and_in_no_prompt(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_what_was_cut_short_or_taken_back_is_shown_and_in_no_prompt(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         seen = [text(message) for message in await server.messages("tg-1")]
         asked = "[Eve] @bot and when?"
         assert seen == [
@@ -151,8 +174,8 @@ async def test_what_was_cut_short_or_taken_back_is_shown_and_in_no_prompt(data: 
         assert sent == [*seen[:3], asked, "At noon.", "[Eve] @bot really?"]
 
 
-async def test_a_session_that_was_compacted_in_place_keeps_its_id(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_a_session_that_was_compacted_in_place_keeps_its_id(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         await server.chat("Fact 7?", "place-1")
         sent = [text(message) for message in prompt(upstream)]
         assert sent[:3] == ["Fact 0?", "It is 0.", "Fact 1?"]
@@ -162,43 +185,42 @@ async def test_a_session_that_was_compacted_in_place_keeps_its_id(data: Path, up
         assert seen[:14] == [said for n in range(7) for said in (f"Fact {n}?", f"It is {n}.")]
 
 
-async def test_a_replay_of_an_imported_log_is_the_same(data: Path, upstream: Upstream) -> None:
-    async with serving(imported(data), upstream=upstream.url, response_ttl_s=0) as server:
+async def test_a_replay_of_an_imported_log_is_the_same(moved_in: Path, upstream: Upstream) -> None:
+    async with serving(moved_in, upstream=upstream.url, response_ttl_s=0) as server:
         await server.chat("And on.", MIDDLE)
         await listed(server)
-    verified = turnlog("replay", "--verify", "--data", str(data), cwd=data.parent)
+    verified = turnlog("replay", "--verify", "--data", str(moved_in), cwd=moved_in.parent)
     assert verified.returncode == 0, verified
-    shown = turnlog("audit", "show", TIP, "--data", str(data), cwd=data.parent)
+    shown = turnlog("audit", "show", TIP, "--data", str(moved_in), cwd=moved_in.parent)
     assert shown.stdout.splitlines()[0].split()[2:4] == ["2026-06-01T08:00:01.000000Z", "SessionStarted"]
     assert "CompressionRotated" in shown.stdout
 
 
-def test_the_account_counts_everything_and_names_what_is_left_out(tmp_path: Path) -> None:
-    command = ("import", "--from-hermes", str(STATE), str(STORE), "--data", "d")
-    would = turnlog(*command, "--dry-run", cwd=tmp_path)
-    assert not (tmp_path / "d").exists()
+def test_the_account_counts_everything_and_names_what_is_left_out(here: Path) -> None:
+    would = run(str(STATE), str(STORE), "--data", "d", "--dry-run")
+    assert not (here / "d").exists()
     assert f"{ROOT} -> {MIDDLE} -> {TIP}, api_server, 'Trip to Oslo #3'" in would.stdout
-    done = turnlog(*command, cwd=tmp_path)
+    done = run(str(STATE), str(STORE), "--data", "d")
     counts = "13 sessions in 11 lineages (2 forks), 63 messages, 8 responses, 2 conversations"
     assert f"imported {counts} into d" in done.stdout
     assert f"would import {counts} into d" in would.stdout
 
 
-def test_a_second_import_names_what_is_there_and_changes_nothing(tmp_path: Path) -> None:
-    data = imported(tmp_path / "d")
-    before = (data / "log.db").read_bytes()
-    again = turnlog("import", "--from-hermes", str(STATE), str(STORE), "--data", "d", cwd=tmp_path)
-    assert again.returncode == 1
+def test_a_second_import_names_what_is_there_and_changes_nothing(moved_in: Path) -> None:
+    before = (moved_in / "log.db").read_bytes()
+    again = run(str(STATE), str(STORE), "--data", str(moved_in))
+    assert again.exit_code == 1
     assert "the log knows conversation 'fjords', conversation 'trip'," in again.stderr
-    assert (data / "log.db").read_bytes() == before
-    other = turnlog("import", "--from-hermes", str(STATE), "--tenant", "acme", "--data", "d", cwd=tmp_path)
-    assert other.returncode == 0, other
+    assert (moved_in / "log.db").read_bytes() == before
+    other = run(str(STATE), "--tenant", "acme", "--data", str(moved_in))
+    assert other.exit_code == 0, other.output
 
 
 async def test_what_is_imported_into_a_log_comes_behind_what_is_there(data: Path, upstream: Upstream) -> None:
     async with serving(data, upstream=upstream.url) as server:
         await server.chat("Hello.", "mine")
-    imported(data)
+    done = await asyncio.to_thread(run, str(STATE), str(STORE), "--data", str(data))
+    assert done.exit_code == 0, done.output
     with sqlite3.connect(data / "log.db") as log:
         times = [row[0] for row in log.execute("SELECT recorded_us FROM events ORDER BY position")]
     assert times == sorted(times)
@@ -209,19 +231,19 @@ async def test_what_is_imported_into_a_log_comes_behind_what_is_there(data: Path
 
 async def test_beside_a_running_server_nothing_is_imported(data: Path, upstream: Upstream) -> None:
     async with serving(data, upstream=upstream.url):
-        refused = turnlog("import", "--from-hermes", str(STATE), "--data", str(data), cwd=data.parent)
-    assert refused.returncode == 1
+        refused = await asyncio.to_thread(run, str(STATE), "--data", str(data))
+    assert refused.exit_code == 1
     assert "is in use by process" in refused.stderr
 
 
-def test_a_database_that_hermes_has_open_is_read_with_what_is_in_its_journal(tmp_path: Path) -> None:
-    state = tmp_path / "state.db"
+def test_a_database_that_hermes_has_open_is_read_with_what_is_in_its_journal(here: Path) -> None:
+    state = here / "state.db"
     shutil.copy(STATE, state)
     hermes = sqlite3.connect(state, isolation_level=None)
     hermes.execute("PRAGMA journal_mode = WAL")
     hermes.execute("INSERT INTO sessions (id, source, started_at) VALUES ('newest', 'cli', 1780400000.0)")
     try:
-        done = turnlog("import", "--from-hermes", "state.db", "--data", "d", "--dry-run", cwd=tmp_path)
+        done = run("state.db", "--data", "d", "--dry-run")
     finally:
         hermes.close()
     assert "newest, cli, 0 messages" in done.stdout
@@ -240,43 +262,43 @@ def test_a_database_that_hermes_has_open_is_read_with_what_is_in_its_journal(tmp
         (("nothing.db",), "nothing.db holds no sessions: there is nothing to import"),
     ],
 )
-def test_bad_input_is_a_sentence(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_bad_input_is_a_sentence(here: Path, arguments: tuple[str, ...], sentence: str) -> None:
     for path in FIXTURES.glob("*.*"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / "empty.db").touch()
-    shutil.copy(STATE, tmp_path / "nothing.db")
-    with sqlite3.connect(tmp_path / "nothing.db") as emptied:
+        shutil.copy(path, here)
+    (here / "empty.db").touch()
+    shutil.copy(STATE, here / "nothing.db")
+    with sqlite3.connect(here / "nothing.db") as emptied:
         emptied.executescript("DELETE FROM messages; DELETE FROM sessions;")
-    refused = turnlog("import", "--from-hermes", *arguments, "--data", "d", cwd=tmp_path)
-    assert refused.returncode in (1, 2)
+    refused = run(*arguments, "--data", "d")
+    assert refused.exit_code in (1, 2)
     assert sentence in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.stderr
-    assert not (tmp_path / "d").exists()
+    assert not (here / "d").exists()
 
 
-def test_columns_that_an_older_version_lacked_are_empty(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "old.db") as old:
+def test_columns_that_an_older_version_lacked_are_empty(here: Path) -> None:
+    with sqlite3.connect(here / "old.db") as old:
         old.execute("ATTACH ? AS state", (str(STATE),))
         columns = "id, source, model, parent_session_id, started_at, ended_at, end_reason"
         old.execute(f"CREATE TABLE sessions AS SELECT {columns} FROM state.sessions WHERE id <> 'place-1'")
         columns = "id, session_id, role, content, tool_call_id, tool_calls, timestamp"
         old.execute(f"CREATE TABLE messages AS SELECT {columns} FROM state.messages WHERE session_id <> 'place-1'")
-    done = turnlog("import", "--from-hermes", "old.db", "--data", "d", cwd=tmp_path)
-    assert "imported 11 sessions in 9 lineages (2 forks), 45 messages, 0 responses" in done.stdout, done
+    done = run("old.db", "--data", "d")
+    assert "imported 11 sessions in 9 lineages (2 forks), 45 messages, 0 responses" in done.stdout, done.output
 
 
-def test_a_newer_schema_and_odd_rows_are_named(tmp_path: Path) -> None:
-    shutil.copy(STATE, tmp_path / "state.db")
-    shutil.copy(STORE, tmp_path / "store.db")
-    with sqlite3.connect(tmp_path / "state.db") as state:
+def test_a_newer_schema_and_odd_rows_are_named(here: Path) -> None:
+    shutil.copy(STATE, here / "state.db")
+    shutil.copy(STORE, here / "store.db")
+    with sqlite3.connect(here / "state.db") as state:
         state.execute("UPDATE schema_version SET version = 99")
         state.execute("UPDATE messages SET role = 'narrator' WHERE id = 36")
         state.execute("UPDATE messages SET session_id = 'nobody' WHERE session_id = 'alone-1'")
-    with sqlite3.connect(tmp_path / "store.db") as store:
+    with sqlite3.connect(here / "store.db") as store:
         store.execute("UPDATE responses SET data = '{' WHERE response_id LIKE 'resp_c%'")
         store.execute("INSERT INTO conversations VALUES ('lost', 'resp_lost')")
-    done = turnlog("import", "--from-hermes", "state.db", "store.db", "--data", "d", cwd=tmp_path)
-    assert done.returncode == 0, done
+    done = run("state.db", "store.db", "--data", "d")
+    assert done.exit_code == 0, done.output
     for sentence in (
         "state.db has schema 99, newer than 22 of hermes-agent 0.19.0, which turnlog knows",
         "message 36 of session 'cli-1': role 'narrator' is none of a conversation: left out",
