@@ -14,6 +14,7 @@ from api.context import (
     CONVERSATIONS,
     DESCRIPTION,
     DESK,
+    ERASURES,
     EVICTION,
     GUARD,
     KEYRING,
@@ -46,6 +47,7 @@ from api.turns.background_responses import BackgroundResponses
 from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.desk import Desk
+from api.turns.erasure import Erasures, Live, finish
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.queue import Queue
@@ -89,6 +91,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         parts.push_async_callback(log.close)
         parts.push_async_callback(app[GUARD].stop)
         await app[GUARD].start(log)
+        await finish(log, settings.data / VIEWS_FILE)
         views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
         parts.push_async_callback(views.stop)
         model = _model(settings, parts)
@@ -124,7 +127,10 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         responses_ = app[RESPONSES] = BackgroundResponses(
             lineages, turns, background, eviction, Queue(log, views, lineages.directory)
         )
+        live = Live(turns, app[DESK], responses_)
+        erasures = app[ERASURES] = Erasures(log, lineages, views, settings.data / VIEWS_FILE, live)
         parts.push_async_callback(turns.stop, 0.0)
+        parts.push_async_callback(erasures.stop)
         await _take_up(turns, background, responses_)
         await parts.enter_async_context(eviction.sweeping())
         yield

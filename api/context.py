@@ -16,6 +16,7 @@ from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
+from api.turns.erasure import Erasures
 from api.turns.eviction import Eviction
 from api.turns.lineages import Lineages
 from api.turns.request import TurnRequest
@@ -34,6 +35,7 @@ ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
 DESK = web.AppKey("desk", Desk)
+ERASURES = web.AppKey("erasures", Erasures)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)

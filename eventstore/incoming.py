@@ -18,6 +18,7 @@ from eventstore.files import ensure_format, opened, readable, writable
 from eventstore.lock import exclusive
 from eventstore.log import Head, LogError, LogUnavailable
 from eventstore.outgoing import BATCH_BYTES_MAX, BATCH_ROWS_MAX, START
+from eventstore.purge import Marker
 from eventstore.sqlite import LOCK_FILE, LOG_FILE
 from eventstore.whole import beside, in_place_of
 
@@ -80,6 +81,25 @@ class Incoming:
         self._bytes = 0
         if len(self._versions) > STREAMS_MAX:
             self._versions.clear()
+
+    def erase(self, ranges: Iterable[tuple[int, int]]) -> int:
+        """Replace what rows in these ranges of positions hold by its digest, as facts that were taken in say of them;
+        how many held anything still. The next start writes the file anew without it, and the views.
+        """
+        self.write()
+        count = 0
+        with writable(self._path):
+            self._connection.execute(schema.ALLOW_UPDATES)
+            for first, last in ranges:
+                positions = [found for (found,) in self._connection.execute(schema.HELD_BETWEEN, (first, last))]
+                for position in positions:
+                    ((data,),) = self._connection.execute(schema.DATA_OF, (position,)).fetchall()
+                    self._connection.execute(schema.REPLACE_DATA, (chain.digest(data), position))
+                count += len(positions)
+            self._connection.execute(schema.NEVER_UPDATED)
+        if count:
+            Marker(self._path.parent).set()
+        return count
 
     def keep(self, files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
         """Put small files beside the log, each by its name and in pieces."""

@@ -6,15 +6,24 @@ LogError
 ├── LogUnavailable     the storage failed (full disk, I/O error): nothing was recorded
 ├── LogDamaged         stored history was altered or lost: names the first bad position
 ├── LogUnreadable      stored by a newer turnlog: names the position, the type and the version needed
+├── NotPurged          what was erased is out of the log, and not yet out of its file: somebody reads that
 └── LogLocked          another process writes to this log: names it
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from eventstore.events import Event
+from eventstore.events import Event, SessionErased
+
+
+class Erasure(NamedTuple):
+    """A fact that says what is erased, and the end of the stream that it is to be recorded at."""
+
+    stream: str
+    expected_version: int
+    fact: SessionErased
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +42,36 @@ class Head(NamedTuple):
 
     position: int
     hash: bytes
+
+
+class Part(NamedTuple):
+    """Which events of the log are wanted: those for which all that is said holds.
+
+    After one position up to and with another; of one `stream`, or of all streams of one `tenant`; in a stream after one
+    version up to and with another; of certain `types`, by their stored names (empty: of all).
+    """
+
+    after_position: int = 0
+    until_position: int | None = None
+    tenant: str = ""
+    stream: str = ""
+    after_version: int = 0
+    until_version: int | None = None
+    types: frozenset[str] = frozenset()
+
+
+class Selected(NamedTuple):
+    """What was found of a part. `looked_to` is a position: whatever is wanted up to it is in `events`.
+
+    With `is_all` there was nothing more of it behind that when it was looked for.
+    """
+
+    events: list[Recorded]
+    looked_to: int
+    is_all: bool
+
+
+EVENTS_MAX = 1_000  # of a part, found at a time
 
 
 class LogError(Exception):
@@ -76,6 +115,10 @@ class LogUnreadable(LogError):
         self.reason = reason
 
 
+class NotPurged(LogError):
+    """The log has lost the content for all who read it, but its file has not yet. The next start finishes that."""
+
+
 class LogLocked(LogError):
     """Another process holds the log for writing."""
 
@@ -100,6 +143,12 @@ class EventLog(Protocol):
         """The events at those positions, in the log's order, without those that lack. Raises like `read`."""
         ...
 
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """The next events of a part of the log, in order, at most `limit` (1 to `EVENTS_MAX`), and how far it was
+        looked through for them: a look is bounded. It reads in steps, between which others read. Raises like `read`.
+        """
+        ...
+
     def read_all(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
         """All events after `after_position` up to the head as it is met, in order, in bounded batches."""
         ...
@@ -114,6 +163,31 @@ class EventLog(Protocol):
 
     async def hash_at(self, position: int) -> bytes | None:
         """The hash of the event at `position`; None where the log is shorter. Of position 0: the zero hash."""
+        ...
+
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """Record the facts, and replace by digests what their ranges hold, all or nothing; durable on return.
+
+        Until `purge`, and after that `erasing_is_over`, was called, the log `is_erasing`, a crash or not. Raises
+        `VersionConflict` unless the streams, and those that are to be `unchanged`, are at their versions,
+        `LogUnavailable`.
+        """
+        ...
+
+    @property
+    def is_erasing(self) -> bool:
+        """Whether what was erased may still be in the log's file or in the views'."""
+        ...
+
+    async def purge(self) -> None:
+        """Write the log's file anew, so that none of it holds what was erased. Appends wait meanwhile.
+
+        Raises `NotPurged` where somebody reads the old file for too long, or there is no room.
+        """
+        ...
+
+    def erasing_is_over(self) -> None:
+        """Nothing that was erased is left anywhere."""
         ...
 
     async def close(self) -> None:

@@ -39,7 +39,7 @@ class Outgoing:
             with readable():
                 application = connection.execute("PRAGMA application_id").fetchone()[0]
                 if application != schema.APPLICATION_ID:
-                    raise LogUnavailable(f"{path} is no log of turnlog's: it is another program's database")
+                    raise LogUnavailable(f"{path} is no log: it is empty, or another program's database")
                 ensure_format(connection.execute("PRAGMA user_version").fetchone()[0])
             yield cls(connection, _newest(connection))
 

@@ -3,6 +3,11 @@
 APPLICATION_ID = 0x7475726E  # "turn", so that `file log.db` tells what it is
 FORMAT = 1
 
+# Taken away for the length of the one transaction that erases, and made again in it.
+NEVER_UPDATED = """CREATE TRIGGER IF NOT EXISTS events_are_never_updated BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are facts: they are never changed'); END"""
+ALLOW_UPDATES = "DROP TRIGGER IF EXISTS events_are_never_updated"
+
 CREATE = f"""
 PRAGMA journal_mode = WAL;
 PRAGMA application_id = {APPLICATION_ID};
@@ -17,8 +22,7 @@ CREATE TABLE IF NOT EXISTS events (
     hash        BLOB    NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS events_by_stream ON events (stream, version);
-CREATE TRIGGER IF NOT EXISTS events_are_never_updated BEFORE UPDATE ON events
-BEGIN SELECT RAISE(ABORT, 'events are facts: they are never changed'); END;
+{NEVER_UPDATED};
 CREATE TRIGGER IF NOT EXISTS events_are_never_deleted BEFORE DELETE ON events
 BEGIN SELECT RAISE(ABORT, 'events are facts: they are never deleted'); END;
 """
@@ -45,6 +49,22 @@ FROM events e LEFT JOIN events p ON p.position = e.position - 1
 """
 READ_STREAM = f"{_BESIDE_NEIGHBOUR} WHERE e.stream = ? AND e.version > ? ORDER BY e.version"
 READ_AT = f"{_BESIDE_NEIGHBOUR} WHERE e.position IN (SELECT value FROM json_each(?)) ORDER BY e.position"  # noqa: S608
+DATA_AT = "SELECT position, data FROM events WHERE position IN (SELECT value FROM json_each(?))"
+DATA_OF = "SELECT data FROM events WHERE position = ?"
+HELD_BETWEEN = "SELECT position FROM events WHERE position BETWEEN ? AND ? AND length(data) <> 32"
+REPLACE_DATA = "UPDATE events SET data = ? WHERE position = ?"
+
+NEWEST = "SELECT max(position) FROM events"
+# Where the events that are wanted stand, and how long they are: neither makes SQLite read their content.
+PLACES_IN_LOG = "SELECT position, length(data) FROM events WHERE position > ? AND position <= ?"
+PLACES_IN_STREAM = "SELECT position, length(data) FROM events WHERE stream = ? AND version > ? AND version <= ?"
+# No category and no tenant has a slash in it: what is between the first two is the tenant, and nothing else is.
+OF_TENANT = " AND substr(stream, instr(stream, '/') + 1, ?) = ?"
+OF_TYPES = " AND type IN (SELECT value FROM json_each(?))"
+BY_POSITION = " ORDER BY position LIMIT ?"
+BY_VERSION = " ORDER BY version LIMIT ?"
+POSITION_OF = "SELECT position FROM events WHERE stream = ? AND version = ?"
+LAST_VERSION = "SELECT max(version) FROM events WHERE stream = ?"
 
 
 def insert(rows: int) -> str:

@@ -8,19 +8,31 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
 
 import aiosqlite
 
-from eventstore import chain, schema
+from eventstore import chain, places, schema
 from eventstore.chain import GENESIS, Row
 from eventstore.events import Event
 from eventstore.files import ensure_format, readable, uri
 from eventstore.lock import exclusive
-from eventstore.log import Head, LogDamaged, LogUnavailable, Recorded
+from eventstore.log import (
+    EVENTS_MAX,
+    Erasure,
+    Head,
+    LogDamaged,
+    LogUnavailable,
+    Part,
+    Recorded,
+    Selected,
+    VersionConflict,
+)
+from eventstore.purge import Marker
 from eventstore.rows import decoded, undamaged
+from eventstore.whole import discard
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = "log.db"
@@ -33,7 +45,10 @@ _EMPTY = Head(0, GENESIS)
 class SqliteLog:
     """An `EventLog` in `DIRECTORY/log.db`."""
 
-    def __init__(self, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head) -> None:
+    def __init__(
+        self, directory: Path, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head
+    ) -> None:
+        self._marker = Marker(directory)
         self._reader = reader
         self._resources = resources
         self._head = head
@@ -49,13 +64,17 @@ class SqliteLog:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(exclusive(directory / LOCK_FILE))
+            discard(directory / LOG_FILE)  # of an import or a restore that was killed: nothing is to lie about unseen
             writing = await _connect(resources, directory / LOG_FILE, "rwc")
             with readable():
                 await writing.executescript(schema.CREATE)
                 await writing.execute(f"PRAGMA synchronous = {synchronous}")
+                await writing.execute_fetchall(
+                    "PRAGMA secure_delete = ON"
+                )  # what is erased is overwritten where it stood
                 reading = await _connect(resources, directory / LOG_FILE, "ro")
                 head, last_us = await _find_head(reading)
-            log = cls(reading, resources.pop_all(), head)
+            log = cls(directory, reading, resources.pop_all(), head)
             log._writer = Writer(writing, head, last_us, log._announce)
             return log
         raise AssertionError("unreachable: the stack does not swallow errors")
@@ -70,14 +89,12 @@ class SqliteLog:
             reading = await _connect(resources, path, "ro")
             with readable():
                 head, _ = await _find_head(reading)
-            return cls(reading, resources.pop_all(), head)
+            return cls(directory, reading, resources.pop_all(), head)
         raise AssertionError("unreachable: the stack does not swallow errors")
 
     async def append(self, stream: str, expected_version: int, events: Sequence[Event]) -> tuple[Recorded, ...]:
         """See `EventLog.append`."""
-        if self._writer is None:
-            raise LogUnavailable("the log is open for reading only")
-        return await self._writer.append(stream, expected_version, events)
+        return await self._writing().append(stream, expected_version, events)
 
     def head(self) -> Head:
         """See `EventLog.head`. Of a log opened read-only: the newest position met so far."""
@@ -112,6 +129,12 @@ class SqliteLog:
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
         return decoded([cast("Row", row) for *row, _ in rows])
 
+    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+        """See `EventLog.select`."""
+        newest = self.head().position if self._writer else (await self._fetch(schema.NEWEST, ()))[0][0] or 0
+        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX))
+        return Selected(await self.at(found.positions), found.looked_to, found.is_all)
+
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`. `check=False` leaves the hashes unchecked, for those who have just done it."""
         previous = await self.hash_at(after_position) if check else GENESIS
@@ -144,6 +167,30 @@ class SqliteLog:
             elif self.head().position <= after_position:
                 await self._news.wait()
 
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """See `EventLog.erase`."""
+        writer, was_erasing = self._writing(), self.is_erasing
+        self._marker.set()
+        try:
+            return await writer.erase(erasures, unchanged)
+        except VersionConflict:
+            if not was_erasing:
+                self._marker.clear()
+            raise
+
+    @property
+    def is_erasing(self) -> bool:
+        """See `EventLog.is_erasing`."""
+        return self._marker.is_set
+
+    async def purge(self) -> None:
+        """See `EventLog.purge`."""
+        await self._writing().purge()
+
+    def erasing_is_over(self) -> None:
+        """See `EventLog.erasing_is_over`."""
+        self._marker.clear()
+
     async def close(self) -> None:
         """See `EventLog.close`."""
         try:
@@ -151,6 +198,11 @@ class SqliteLog:
                 await self._writer.close()
         finally:
             await self._resources.aclose()
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise LogUnavailable("the log is open for reading only")
+        return self._writer
 
     def _announce(self) -> None:
         self._news.set()

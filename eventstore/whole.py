@@ -27,9 +27,15 @@ def in_place_of(path: Path) -> Iterator[Path]:
             partial.replace(path)
             sync(path.parent)
         except BaseException:
-            for leftover in (partial, *beside(partial)):
-                leftover.unlink(missing_ok=True)
+            discard(path)
             raise
+
+
+def discard(path: Path) -> None:
+    """Remove what a kill has left of a file that was to become `path`; for whoever knows that nobody writes it now."""
+    partial = path.with_name(path.name + SUFFIX)
+    for leftover in (partial, *beside(partial)):
+        leftover.unlink(missing_ok=True)
 
 
 def beside(database: Path) -> list[Path]:

@@ -30,6 +30,11 @@ class Gathered:
                     done += size
             rows.clear()
 
+    def clear(self) -> None:
+        """Forget what has gathered."""
+        for rows in self.rows.values():
+            rows.clear()
+
 
 @lru_cache(maxsize=256)
 def many(sql: str, rows: int) -> str:

@@ -7,6 +7,10 @@ own writes, and what a query does not find does not exist.
 
 Views are disposable: where the file turns out to be damaged, whoever finds out says so, and the one task rebuilds it
 from the log and goes on; queries wait meanwhile. Only a log that is damaged stops the views for good.
+
+Other views can take their place while they are served (`successors.py`). The one task stops following for a moment,
+takes in what they lack, gives them the name, and lets queries have them from one step to the next. Queries that have
+begun read the old file to their end, though it has no name any more.
 """
 
 import asyncio
@@ -16,17 +20,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import aiosqlite
 import structlog
 
-from eventstore.log import EventLog, LogDamaged, LogError, LogUnavailable, LogUnreadable, Recorded
-from projections.rebuild import deletions_in, finished, no_progress, rebuild
+from eventstore.log import EventLog, LogDamaged, LogError, LogUnavailable, LogUnreadable
+from projections.outdated import renew_outdated
+from projections.readers import LOOKUPS, SEARCHES, Readers, read
+from projections.rebuild import catch_up, deletions_in, finished, in_slices, no_progress, rebuild
 from projections.store import ViewStore, ViewsUnusable
-from projections.view import Deletion, View
+from projections.succession import put_in_place
+from projections.successors import Successors, checked
+from projections.view import View
 
 VIEWS_FILE = "views.db"
 REST_S = 0.05
-SLICE_EVENTS = 50
 WAIT_S = 30.0
 STOP_S = 5.0
 RETRY_S = 1.0
@@ -38,15 +44,10 @@ class ViewsUnavailable(Exception):
     """The views can not be brought level with the log now."""
 
 
-class _Readers(NamedTuple):
-    """One that looks up names, in no time, and one that searches, so that no look-up waits behind a search."""
-
-    lookups: aiosqlite.Connection
-    searches: aiosqlite.Connection
-
-    async def close(self) -> None:
-        await self.lookups.close()
-        await self.searches.close()
+class _Successor(NamedTuple):
+    store: ViewStore
+    path: Path
+    done: asyncio.Future[None]  # who waits for these views to take the place of the live ones
 
 
 class Runner:
@@ -57,12 +58,15 @@ class Runner:
         self._path = path
         self._views = views
         self._store: ViewStore | None = None
-        self._readers: _Readers | None = None
+        self._readers: Readers | None = None
         self._task: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._spoiled: ViewsUnusable | None = None
         self._failure: LogError | None = None
         self._stopping = False
+        self._successors = Successors(log, path, views, self._switch_to)
+        self._successor: _Successor | None = None
+        self._retiring: set[asyncio.Task[None]] = set()  # readers of a file without a name
         self._target = 0  # the furthest position that anybody has waited for
         self._wanted = asyncio.Event()
         self._moved = asyncio.Condition()
@@ -74,12 +78,15 @@ class Runner:
         """Open the views, rebuild them where they can not be used, bring them level with the log, and follow it."""
         runner = cls(log, path, views)
         try:
+            await runner._successors.take_up()
             try:
-                await runner._use(await _open(log, path, views))
+                await renew_outdated(log, path, views, progress)
+                await runner._use(await checked(log, path, views))
             except ViewsUnusable as error:
                 await runner._renew(error, progress)
             runner._task = asyncio.create_task(runner._run(), name="views")
             await runner.level(wait_s=None)
+            runner._successors.look_out()
         except BaseException:
             await runner.stop()
             raise
@@ -96,32 +103,41 @@ class Runner:
 
     async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """The rows that `sql` finds, once the views are level with the log."""
-        return await self._fetch(sql, parameters, None, lambda readers: readers.lookups)
+        return await self._fetch(sql, parameters, None, LOOKUPS)
 
     async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:
         """The same for what may take its time, and need not wait for more of the log than up to `position`."""
-        return await self._fetch(sql, parameters, position, lambda readers: readers.searches)
+        return await self._fetch(sql, parameters, position, SEARCHES)
 
-    async def _fetch(
-        self,
-        sql: str,
-        parameters: Sequence[object],
-        position: int | None,
-        chosen: Callable[[_Readers], aiosqlite.Connection],
-    ) -> list[Any]:
+    async def _fetch(self, sql: str, parameters: Sequence[object], position: int | None, which: int) -> list[Any]:
         await self.level(position)
         readers = self._readers
         try:
-            return await _read(readers and chosen(readers), sql, parameters)
+            return await self._read(which, sql, parameters)
         except ViewsUnusable as error:
             if readers is self._readers:
                 self._report(error)
             await self._until(lambda: self._readers not in (None, readers), WAIT_S)
             await self.level(position)
-            return await _read(self._readers and chosen(self._readers), sql, parameters)
+            return await self._read(which, sql, parameters)
+
+    async def _read(self, which: int, sql: str, parameters: Sequence[object]) -> list[Any]:
+        if self._readers is None:
+            raise ViewsUnavailable("the views are being rebuilt: try again in a moment")
+        return await read(self._readers[which], sql, parameters)
+
+    async def rebuild(self) -> None:
+        """Make the views anew from the log as it is from now on, and switch over to them without a gap.
+
+        Who asks while one is made waits for another, shared by all who ask by then. Raises `LogError`, `OSError`,
+        `ViewsUnusable` and `ViewsUnavailable`: the views are then served as before.
+        """
+        if not await self._successors.rebuild():
+            raise ViewsUnavailable("the server is stopping")
 
     async def stop(self) -> None:
         """Take in what is left, so that the next start finds the views level with the log, and let go of the file."""
+        await self._successors.stop()
         if self._task:
             with contextlib.suppress(ViewsUnavailable, ViewsUnusable, LogError):
                 await self.level(wait_s=STOP_S)
@@ -129,6 +145,8 @@ class Runner:
             self._task.cancel()
             await asyncio.wait([self._task])
         await self._release()
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
     @property
     def _position(self) -> int:
@@ -152,6 +170,9 @@ class Runner:
     def _report(self, error: ViewsUnusable) -> None:
         """A query found the file damaged: have the task rebuild it."""
         self._spoiled = error
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._following:
             self._following.cancel()
 
@@ -160,10 +181,12 @@ class Runner:
             try:
                 if self._spoiled:
                     await self._renew(self._spoiled, no_progress)
+                if self._successor:
+                    await self._succeeded()
                 self._following = asyncio.create_task(self._follow(), name="following the log")
                 await self._following
             except asyncio.CancelledError:
-                if self._stopping or self._spoiled is None:
+                if self._stopping or (self._spoiled is None and self._successor is None):
                     raise
             except ViewsUnusable as error:
                 self._spoiled = error
@@ -183,7 +206,7 @@ class Runner:
         assert store is not None  # noqa: S101 (in use before anything is followed)
         await self._tell(None)
         async for batch in self._log.follow(store.head.position):
-            await _take_in(store, batch, await deletions_in(self._log, batch))
+            await in_slices(store, batch, await deletions_in(self._log, batch))
             await self._tell(None)
             await self._rest()
 
@@ -192,6 +215,51 @@ class Runner:
         if following and not following.done():
             following.cancel()
             await asyncio.wait([following])
+
+    async def _switch_to(self, store: ViewStore, path: Path) -> None:
+        """Have the task let these views take the place of the live ones; raises what keeps it from that."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._successor = _Successor(store, path, done)
+        self._interrupt()
+        try:
+            await asyncio.wait([done, *([self._task] if self._task else [])], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._successor = None
+        if not done.done():
+            self._raise_failure()
+            raise ViewsUnavailable("the views are not followed any more")
+        done.result()
+
+    async def _succeeded(self) -> None:
+        successor, self._successor = self._successor, None
+        assert successor is not None  # noqa: S101 (asked by the caller)
+        try:
+            if self._store:
+                self._store.abandon()
+            await catch_up(self._log, successor.store, in_slices)
+            await finished(successor.store.close)
+            await finished(partial(put_in_place, successor.path, self._path))
+        except (LogError, ViewsUnusable, OSError) as error:
+            successor.done.set_exception(error)
+            return
+        readers, store = self._readers, self._store
+        try:
+            await self._use(ViewStore.open(self._path, self._views))
+        except ViewsUnusable as error:
+            successor.done.set_exception(error)
+            raise
+        finally:
+            if store:
+                store.close()
+            if readers:
+                self._retire(readers)
+        await self._tell(None)
+        successor.done.set_result(None)
+
+    def _retire(self, readers: Readers) -> None:
+        task = asyncio.create_task(readers.close(), name="the last queries of the old views")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def _fail(self, error: LogError) -> None:
         _log.error("the views stopped", reason=str(error))
@@ -210,14 +278,13 @@ class Runner:
         self._spoiled = None
 
     async def _use(self, store: ViewStore) -> None:
-        self._store = store
-        place = f"{self._path.absolute().as_uri()}?mode=ro"
-        lookups = await aiosqlite.connect(place, uri=True)
+        """Serve these views, and from one step to the next where others are served."""
         try:
-            self._readers = _Readers(lookups, await aiosqlite.connect(place, uri=True))
+            readers = await Readers.open(self._path)
         except BaseException:
-            await lookups.close()
+            store.close()
             raise
+        self._store, self._readers = store, readers
 
     async def _release(self) -> None:
         readers, store = self._readers, self._store
@@ -234,33 +301,3 @@ class Runner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REST_S):
                 await self._wanted.wait()
-
-
-async def _open(log: EventLog, path: Path, views: Sequence[View]) -> ViewStore:
-    store = ViewStore.open(path, views)
-    if await log.hash_at(store.head.position) != store.head.hash:
-        store.close()
-        raise ViewsUnusable("views.db was built from another log")
-    return store
-
-
-async def _read(reader: aiosqlite.Connection | None, sql: str, parameters: Sequence[object]) -> list[Any]:
-    if reader is None:
-        raise ViewsUnavailable("the views are being rebuilt: try again in a moment")
-    try:
-        return list(await reader.execute_fetchall(sql, parameters))
-    except (aiosqlite.DatabaseError, ValueError) as error:  # a ValueError: closed meanwhile, by a rebuild
-        raise ViewsUnusable(f"views.db is damaged: {error}") from error
-
-
-async def _take_in(store: ViewStore, batch: Sequence[Recorded], deletions: Sequence[Deletion]) -> None:
-    """Apply a batch in slices on the event loop, and commit it in a thread.
-
-    Every statement lets go of the interpreter's lock and takes it back: uncontended that is nothing, against a busy
-    event loop it is a switch of threads each. A slice is short enough for nobody to notice; only the commit waits for a
-    disk.
-    """
-    for begin in range(0, len(batch), SLICE_EVENTS):
-        store.stage(batch[begin : begin + SLICE_EVENTS])
-        await asyncio.sleep(0)
-    await finished(partial(store.commit, deletions))

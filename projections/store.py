@@ -1,33 +1,62 @@
 """`views.db`: the rows of all views and one checkpoint, written in the same transactions.
 
-Never the truth: whatever is wrong with the file, the answer is to rebuild it from the log.
+Never the truth: whatever is wrong with the file, the answer is to rebuild it from the log. The checkpoint says which
+views are in the file, each with its version, so that a changed one can be rebuilt alone.
 """
 
 import contextlib
 import hashlib
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self, TypeAlias
+
+import msgspec
 
 from eventstore.chain import GENESIS
-from eventstore.events import STORED_TYPES, Erased
 from eventstore.log import Head, Recorded
-from projections.gathered import Gathered
+from projections.applied import Applied
 from projections.view import Deletion, View
 
 CHECKPOINT = "CREATE TABLE checkpoint (position INTEGER NOT NULL, hash BLOB NOT NULL, views TEXT NOT NULL) STRICT"
 MOVE = "UPDATE checkpoint SET position = ?, hash = ?"
+_TABLE = re.compile(r"CREATE (?:VIRTUAL )?TABLE (\w+)")
 
 
 class ViewsUnusable(Exception):
     """The file does not hold these views. Says why; rebuild it."""
 
 
-def fingerprint(views: Sequence[View]) -> str:
-    """Changes whenever a view is added, removed, or changes its version or its tables."""
-    text = "\n".join(f"{view.name} {view.version} {view.schema}" for view in views)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+class Held(msgspec.Struct, frozen=True):
+    """What a file holds of a view: its version, a digest of its schema, and its tables."""
+
+    version: int
+    schema: str
+    tables: tuple[str, ...]
+
+
+HeldViews: TypeAlias = dict[str, Held]
+
+
+class Checkpoint(NamedTuple):
+    """Where the views in a file stand, and which they are, by name."""
+
+    head: Head
+    held: HeldViews
+
+
+def held_of(views: Sequence[View]) -> HeldViews:
+    """What a file of these views holds. Differs whenever a view changes its version or its tables."""
+    return {
+        view.name: Held(view.version, hashlib.sha256(view.schema.encode()).hexdigest()[:16], tables_of(view))
+        for view in views
+    }
+
+
+def tables_of(view: View) -> tuple[str, ...]:
+    """The names of a view's tables, its own first."""
+    return tuple(_TABLE.findall(view.schema))
 
 
 class ViewStore:
@@ -35,31 +64,20 @@ class ViewStore:
 
     def __init__(self, connection: sqlite3.Connection, views: Sequence[View], head: Head) -> None:
         self._connection = connection
-        self._gathered = [Gathered(view.gathered, connection.execute) for view in views]
-        self._applies = {
-            event_type: [
-                (view.apply, gathered)
-                for view, gathered in zip(views, self._gathered, strict=True)
-                if event_type in view.of
-            ]
-            for event_type in (*STORED_TYPES, Erased)
-        }
-        self._settle = [sql for view in views for sql in view.settle]
-        self._forgets = [view.forget for view in views if view.forget]
+        self._applied = Applied(connection, views)
         self.head = self._staged = head
 
     @classmethod
     def create(cls, path: Path, views: Sequence[View]) -> Self:
         """A new file of empty views. A crash may spoil it before it is closed: build it beside the place it is for."""
         path.unlink(missing_ok=True)
-        connection = _connect(path, "OFF", "OFF")
-        connection.execute("BEGIN")
-        connection.execute(CHECKPOINT)
-        connection.execute("INSERT INTO checkpoint VALUES (0, ?, ?)", (GENESIS, fingerprint(views)))
-        for view in views:
-            for statement in view.schema.split(";"):
-                connection.execute(statement)
-        connection.execute("COMMIT")
+        with usable():
+            connection = connect(path, "OFF", "OFF")
+            connection.execute("BEGIN")
+            connection.execute(CHECKPOINT)
+            connection.execute("INSERT INTO checkpoint VALUES (0, ?, ?)", (GENESIS, encoded(views)))
+            create_tables(connection, views)
+            connection.execute("COMMIT")
         return cls(connection, views, Head(0, GENESIS))
 
     @classmethod
@@ -67,17 +85,17 @@ class ViewStore:
         """The views in `path`; raises `ViewsUnusable` where they lack, are of another version or damaged."""
         if not path.exists():
             raise ViewsUnusable("there is no views.db yet")
-        with _usable():
-            connection = _connect(path, "WAL", "NORMAL")
+        with usable():
+            connection = connect(path, "WAL", "NORMAL")
             try:
-                position, hash_, found = connection.execute("SELECT position, hash, views FROM checkpoint").fetchone()
+                head, held = read_checkpoint(connection)
             except BaseException:
                 connection.close()
                 raise
-        if found != fingerprint(views):
+        if held != held_of(views):
             connection.close()
             raise ViewsUnusable("views.db was built by another version")
-        return cls(connection, views, Head(position, hash_))
+        return cls(connection, views, head)
 
     def apply(self, batch: Sequence[Recorded], deletions: Sequence[Deletion] = ()) -> None:
         """Take in the next events, `deletions` among them: rows and checkpoint in one transaction."""
@@ -87,19 +105,11 @@ class ViewStore:
     def stage(self, batch: Sequence[Recorded]) -> None:
         """Take in the next events, in a transaction that `commit` ends. Touches no disk but to read."""
         execute = self._connection.execute
-        with _usable():
+        with usable():
             if not self._connection.in_transaction:
                 execute("BEGIN")
             try:
-                for recorded in batch:
-                    for apply, gathered in self._applies[type(recorded.event)]:
-                        for sql, parameters in apply(recorded):
-                            if sql in gathered.rows:
-                                gathered.rows[sql].append(parameters)
-                                continue
-                            if gathered.rows:
-                                gathered.flush()
-                            execute(sql, parameters)
+                self._applied.take_in(batch)
                 self._staged = Head(batch[-1].position, batch[-1].hash)
                 execute(MOVE, self._staged)
             except BaseException:
@@ -108,61 +118,60 @@ class ViewStore:
 
     def commit(self, deletions: Sequence[Deletion] = ()) -> None:
         """Make durable what was staged; `deletions` are those that were staged since the last time."""
-        execute = self._connection.execute
-        with _usable():
-            for gathered in self._gathered:
-                gathered.flush()
-            for deletion in deletions:
-                for forget in self._forgets:
-                    for sql, parameters in forget(deletion):
-                        execute(sql, parameters)
-            for sql in self._settle:
-                execute(sql)
-            execute("COMMIT")
+        with usable():
+            self._applied.settle(deletions)
+            self._connection.execute("COMMIT")
         self.head = self._staged
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-
-class Snapshot:
-    """The views in a file as they are at one moment, read only; a server may go on writing meanwhile."""
-
-    def __init__(self, path: Path, views: Sequence[View]) -> None:
-        if not path.exists():
-            raise ViewsUnusable(f"there is no {path}")
-        self._views = views
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        with _usable():
-            self._connection.execute("BEGIN")
-            row = self._connection.execute("SELECT position, views FROM checkpoint").fetchone()
-        self.position: int = row[0]
-        if row[1] != fingerprint(views):
-            raise ViewsUnusable(f"{path} was built by another version")
-
-    def rows(self) -> Iterator[tuple[str, tuple[object, ...]]]:
-        """Every row of every view in a stable order, with the name of its table, which is the view's."""
-        for view in self._views:
-            with _usable():
-                # Without an ORDER BY: a table is one b-tree in the order of its primary key, which no view lacks.
-                for row in self._connection.execute(f"SELECT * FROM {view.name}"):  # noqa: S608 (our own name)
-                    yield view.name, row
+    def abandon(self) -> None:
+        """Take back what was staged and not committed."""
+        with usable():
+            if self._connection.in_transaction:
+                self._connection.rollback()
+        self._applied.clear()
+        self._staged = self.head
 
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
 
 
-def _connect(path: Path, journal: str, synchronous: str) -> sqlite3.Connection:
+def create_tables(connection: sqlite3.Connection, views: Sequence[View]) -> None:
+    """Make the tables of the views, empty."""
+    for view in views:
+        for statement in view.schema.split(";"):
+            connection.execute(statement)
+
+
+def encoded(views: Sequence[View]) -> str:
+    """What the checkpoint says of these views."""
+    return msgspec.json.encode(held_of(views)).decode()
+
+
+def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
+    """Where the file stands; raises `ViewsUnusable` where another version of turnlog has written that."""
+    position, hash_, views = connection.execute("SELECT position, hash, views FROM checkpoint").fetchone()
+    try:
+        return Checkpoint(Head(position, hash_), msgspec.json.decode(views, type=HeldViews))
+    except msgspec.DecodeError:
+        raise ViewsUnusable("views.db was built by another version") from None
+
+
+def connect(path: Path, journal: str, synchronous: str) -> sqlite3.Connection:
+    """A connection that writes."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute(f"PRAGMA journal_mode = {journal}")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    try:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 @contextlib.contextmanager
-def _usable() -> Iterator[None]:
+def usable() -> Iterator[None]:
+    """Tell what SQLite finds wrong with a file as `ViewsUnusable`."""
     try:
         yield
     except (sqlite3.DatabaseError, TypeError) as error:

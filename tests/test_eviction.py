@@ -18,7 +18,7 @@ from eventstore.log import LogUnavailable, Recorded
 from eventstore.sqlite import SqliteLog
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE
-from projections.store import Snapshot
+from projections.snapshot import Snapshot
 from projections.views import VIEWS
 from tests.support.facts import assistant
 from tests.support.server import Server, serving

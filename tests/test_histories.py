@@ -17,7 +17,8 @@ from projections import histories
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
 from projections.session import Session
-from projections.store import Snapshot, ViewStore
+from projections.snapshot import Snapshot
+from projections.store import ViewStore
 from projections.turn import Turn
 from projections.view import Deletion
 from projections.views import VIEWS

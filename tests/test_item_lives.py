@@ -17,7 +17,7 @@ from api.wire.conversations import holder_of
 from api.wire.item_list import turn_items
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE
-from projections.store import Snapshot
+from projections.snapshot import Snapshot
 from projections.views import VIEWS
 from tests.support.facts import texts
 from tests.test_service import Service, running

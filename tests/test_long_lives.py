@@ -15,7 +15,7 @@ from projections import tips
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE
 from projections.session import Session
-from projections.store import Snapshot
+from projections.snapshot import Snapshot
 from projections.views import VIEWS
 from tests.support.facts import texts
 from tests.test_service import Service, running

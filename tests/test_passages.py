@@ -26,7 +26,8 @@ from projections import passages
 from projections.passages import MARK, quoted, scope_mark, tenant_mark
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
-from projections.store import Snapshot, ViewStore
+from projections.snapshot import Snapshot
+from projections.store import ViewStore
 from projections.text import TOOL_CHARACTERS_MAX, Said, said_in, spoken
 from projections.view import Deletion
 from tests.support.facts import STREAM, completed, recorded, session_started, started, user

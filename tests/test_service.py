@@ -24,7 +24,7 @@ from eventstore.log import Recorded
 from eventstore.sqlite import SqliteLog
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
-from projections.store import Snapshot
+from projections.snapshot import Snapshot
 from projections.views import VIEWS
 from tests.support.facts import assistant, session_started, started, texts, user
 

@@ -104,12 +104,13 @@ async def test_replay_rebuilds_and_verifies_and_finds_what_differs(tmp_path: Pat
     database.close()
     verified = turnlog("replay", "--verify", "--data", "d", cwd=tmp_path)
     assert verified.returncode == 1
-    assert "2 live and 1 rebuilt rows have no twin" in verified.stderr
+    assert "2 rows differ" in verified.stderr
 
 
 async def test_replay_until_a_position_or_a_time_gives_the_views_as_they_were(tmp_path: Path) -> None:
     await _a_log(tmp_path / "d")
     for until, turns in (("2", 0), ("3", 1), ("2000-01-01T00:00:00Z", None), ("2100-01-01T00:00:00+02:00", 1)):
+        (tmp_path / "then.db").unlink(missing_ok=True)
         done = turnlog("replay", "--until", until, "--into", "then.db", "--data", "d", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         with sqlite3.connect(tmp_path / "then.db") as database:
@@ -118,13 +119,10 @@ async def test_replay_until_a_position_or_a_time_gives_the_views_as_they_were(tm
         assert (row and row[0]) == turns
 
 
-async def test_replay_works_beside_a_server_only_into_another_file(tmp_path: Path) -> None:
+async def test_tools_work_beside_a_server(tmp_path: Path) -> None:
     data = tmp_path / "d"
     async with serving(data) as server:
         await server.chat("hello", "s1")
-        refused = turnlog("replay", "--data", "d", cwd=tmp_path)
-        assert refused.returncode == 1
-        assert f"in use by process {os.getpid()}" in refused.stderr
         assert turnlog("replay", "--into", "x.db", "--data", "d", cwd=tmp_path).returncode == 0
         await server.get("/api/sessions")
         assert turnlog("replay", "--verify", "--data", "d", cwd=tmp_path).returncode == 0

@@ -36,7 +36,8 @@ from projections.idempotency import KEPT_US
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner
 from projections.sessions import SessionRow, preview
-from projections.store import Snapshot, ViewStore, ViewsUnusable
+from projections.snapshot import Snapshot
+from projections.store import ViewStore, ViewsUnusable
 from projections.views import VIEWS
 from tests.support.facts import STREAM, T0_US, assistant, completed, recorded, session_started, started
 

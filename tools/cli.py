@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tools import bench, keys, replay, serve
+from tools import bench, erase, keys, replay, serve
 from tools.audit.command import audit
 from tools.move.backup import backup
 from tools.move.export import export
@@ -38,5 +38,6 @@ main.add_command(export)
 main.add_command(import_)
 main.add_command(backup)
 main.add_command(restore)
+main.add_command(erase.erase)
 main.add_command(keys.keys)
 main.add_command(bench.bench)

@@ -2,26 +2,26 @@
 
 import asyncio
 import contextlib
-import tempfile
+import os
 from collections.abc import Callable
-from itertools import zip_longest
 from pathlib import Path
 
 import click
 
 from api.wire.moment import Moment
-from eventstore.lock import exclusive
-from eventstore.log import LogError, LogLocked
-from eventstore.sqlite import LOCK_FILE, SqliteLog
-from projections.rebuild import rebuild
+from eventstore.log import LogError
+from eventstore.sqlite import SqliteLog
+from projections.comparison import Comparison, compare, told
+from projections.rebuild import build, rebuild
 from projections.runner import VIEWS_FILE
-from projections.store import Snapshot, ViewsUnusable
+from projections.snapshot import Snapshot
+from projections.store import ViewsUnusable
+from projections.succession import building_of, remove
 from projections.views import VIEWS
+from tools.handover import rebuild_live
 from tools.moments import MOMENT
 from tools.options import data_option
 from tools.progress import bar
-
-DIFFERENCES_SHOWN = 20
 
 Until = Callable[[int, int], bool]
 
@@ -42,19 +42,39 @@ def _never(_position: int, _recorded_us: int) -> bool:
 @click.option(
     "--verify", is_flag=True, help="Compare a rebuild with the live views, row for row; exit 1 if they differ."
 )
-def replay(data: Path, until: Moment | None, into: Path | None, verify: bool) -> None:
-    """Rebuild the views from the log."""
+@click.option(
+    "--view",
+    "names",
+    type=click.Choice([view.name for view in VIEWS]),
+    multiple=True,
+    help="Compare this view alone; repeatable; with --verify.",
+)
+def replay(data: Path, until: Moment | None, into: Path | None, verify: bool, names: tuple[str, ...]) -> None:
+    """Rebuild the views from the log.
+
+    Beside a running server too: it goes on serving, and switches over to the rebuilt views when they are whole.
+    """
     if until and not into:
         raise click.UsageError("--until needs --into FILE: the live views are always of now")
     if verify and into:
         raise click.UsageError("--verify compares with the live views: leave --into out")
+    if names and not verify:
+        raise click.UsageError("--view is about --verify: views are rebuilt together")
+    if into:
+        _check_place(into, data)
     try:
-        if verify:
-            asyncio.run(_verify(data))
-        else:
-            asyncio.run(_rebuild(data, into, until.is_after if until else _never))
+        asyncio.run(_verify(data, names) if verify else _rebuild(data, into, until.is_after if until else _never))
     except (LogError, ViewsUnusable, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_place(into: Path, data: Path) -> None:
+    if into.resolve().parent == data.resolve() and into.name.startswith(VIEWS_FILE.removesuffix(".db")):
+        raise click.UsageError(f"{into} is where a server keeps its own views: name another file, or leave --into out")
+    if into.exists():
+        raise click.UsageError(f"{into} exists: name a file that does not, nothing is overwritten")
+    if not into.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no directory {into.absolute().parent} to make {into.name} in")
 
 
 async def _rebuild(data: Path, into: Path | None, until: Until) -> None:
@@ -62,51 +82,53 @@ async def _rebuild(data: Path, into: Path | None, until: Until) -> None:
         log = await SqliteLog.open_read_only(data)
         stack.push_async_callback(log.close)
         if into is None:
-            try:
-                stack.enter_context(exclusive(data / LOCK_FILE))
-            except LogLocked as error:
-                raise click.ClickException(f"{error}: stop it first, or use --into FILE or --verify") from error
+            click.echo(await rebuild_live(log, data))
+            return
         progress = stack.enter_context(bar("replaying", lambda: log.head().position))
-        store = await rebuild(log, into or data / VIEWS_FILE, VIEWS, until=until, progress=progress)
-        position = store.head.position
+        store = await rebuild(log, into, VIEWS, until=until, progress=progress)
         store.close()
-    click.echo(f"replayed the log up to position {position}")
+    click.echo(f"replayed the log up to position {store.head.position}")
 
 
-async def _verify(data: Path) -> None:
-    with (
-        contextlib.closing(Snapshot(data / VIEWS_FILE, VIEWS)) as live,
-        tempfile.TemporaryDirectory(dir=data) as beside,
-    ):
-        path = Path(beside) / VIEWS_FILE
-        await _rebuild(data, path, lambda position, _recorded_us: position > live.position)
-        with contextlib.closing(Snapshot(path, VIEWS)) as rebuilt:
-            if rebuilt.position != live.position:
-                raise ViewsUnusable(f"the views are at position {live.position}, the log ends at {rebuilt.position}")
-            rows, only_live, only_rebuilt = _compare(live, rebuilt)
-    for row in only_live[:DIFFERENCES_SHOWN]:
-        click.echo(f"only in the live views: {row}")
-    for row in only_rebuilt[:DIFFERENCES_SHOWN]:
-        click.echo(f"only in the rebuilt views: {row}")
-    if only_live or only_rebuilt:
+async def _verify(data: Path, names: tuple[str, ...]) -> None:
+    path = building_of(data / VIEWS_FILE, f"verify-{os.getpid()}")
+    views = [view for view in VIEWS if view.name in names or not names]
+    with contextlib.closing(Snapshot(data / VIEWS_FILE, VIEWS)) as live, contextlib.ExitStack() as stack:
+        stack.callback(remove, path)
+        await _rebuild_until(data, path, live.position)
+        rebuilt = stack.enter_context(contextlib.closing(Snapshot(path, VIEWS)))
+        if rebuilt.position != live.position:
+            raise ViewsUnusable(f"the views are at position {live.position}, the log ends at {rebuilt.position}")
+        differing = [_tell(compare(view, live, rebuilt)) for view in views]
+    if any(differing):
         raise click.ClickException(
-            f"{len(only_live)} live and {len(only_rebuilt)} rebuilt rows have no twin, of {rows}: "
-            "stop the server and run 'turnlog replay'"
+            f"{sum(differing):,} rows differ as of position {live.position:,} (- as the live views have them, + as the "
+            "log gives them): run 'turnlog replay'"
         )
-    click.echo(f"{rows} rows, live and rebuilt, are equal as of position {live.position}")
+    click.echo(f"live and rebuilt are equal as of position {live.position:,}")
 
 
-def _compare(live: Snapshot, rebuilt: Snapshot) -> tuple[int, list[object], list[object]]:
-    """How many rows there are, and those of each side that the other lacks."""
-    rows = 0
-    unmatched: tuple[set[object], set[object]] = (set(), set())
-    for ours, theirs in zip_longest(live.rows(), rebuilt.rows()):
-        rows += 1
-        if ours != theirs:
-            # A row that only one side has shifts the other: what is unmatched now may find its twin later.
-            for side, (row, others) in enumerate(((ours, unmatched[1]), (theirs, unmatched[0]))):
-                if row is not None and row in others:
-                    others.discard(row)
-                elif row is not None:
-                    unmatched[side].add(row)
-    return rows, sorted(unmatched[0], key=repr), sorted(unmatched[1], key=repr)
+async def _rebuild_until(data: Path, path: Path, last: int) -> None:
+    log = await SqliteLog.open_read_only(data)
+    try:
+        with bar("replaying", lambda: last) as progress:
+            await build(log, path, VIEWS, until=lambda position, _recorded_us: position > last, progress=progress)
+    except FileNotFoundError:
+        raise ViewsUnusable("the server has rebuilt its views meanwhile: run this again") from None
+    finally:
+        await log.close()
+
+
+def _tell(comparison: Comparison) -> int:
+    """Say what a view is compared with its twin; the number of rows that differ."""
+    view, rows, differing, shown = comparison
+    if not differing:
+        click.echo(f"{view}: {rows:,} rows equal")
+        return 0
+    click.echo(f"{view}: {differing:,} rows differ of {rows:,}:")
+    for difference in shown:
+        for line in told(difference):
+            click.echo(f"  {line}")
+    if differing > len(shown):
+        click.echo(f"  and {differing - len(shown):,} more")
+    return differing

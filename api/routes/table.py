@@ -12,6 +12,7 @@ from api.routes import (
     conversations,
     description,
     desk,
+    erasure,
     response_items,
     responses,
     runs,
@@ -26,6 +27,7 @@ from api.routes.route import SWITCHED, Route
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
+from api.wire import erasure as erasure_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
@@ -216,8 +218,13 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         *(SESSIONS, DELETE, "/api/sessions/{session_id}", desk.delete, "session_delete"),
-        answer=Deleted,
-        parameters=(session_requests.ERASE.parameter,),
+        answer=erasure_wire.DeletedSession,
+        parameters=(erasure_wire.ERASE.parameter, erasure_wire.WHY.parameter),
+    ),
+    Route(
+        *(SESSIONS, POST, "/api/erasures", erasure.create, "erasure_create"),
+        body=erasure_wire.ErasureRequest,
+        answer=erasure_wire.ErasureObject,
     ),
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),

@@ -15,6 +15,7 @@ Refusal
 ├── SessionNotFound       no such session for this tenant
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
+├── NothingToErase        nothing is recorded of what is to be erased, or nothing any more
 ├── TurnNotFound          the turn to fork behind is no part of the session's transcript
 ├── CompletionNotFound    no such stored completion, for this tenant, any more
 ├── RunNotFound           no such run for this tenant, or, to stop it, none at work
@@ -87,6 +88,10 @@ class NothingToCompress(Refusal):
 
 class SessionExists(Refusal):
     """Started already, by this tenant."""
+
+
+class NothingToErase(Refusal):
+    """Never recorded, another tenant's, or erased already."""
 
 
 class TurnNotFound(Refusal):

@@ -15,7 +15,7 @@ from eventstore.sqlite import LOG_FILE
 from tools.moments import MOMENT
 from tools.move.lines import FORMAT, Excerpt, Header, encode_header, encoded
 from tools.move.output import ensure_free, output, said
-from tools.options import data_option
+from tools.options import data_option, text
 from tools.progress import bar
 
 POSITION = click.IntRange(min=0, max=2**63 - 1)
@@ -30,8 +30,10 @@ POSITION = click.IntRange(min=0, max=2**63 - 1)
 @click.option("--after", type=POSITION, metavar="POSITION", help="Only what follows this position.")
 @click.option("--until", type=MOMENT, help="Only what was recorded up to this position or time.")
 @click.option("--bare", is_flag=True, help="Without what the events say in words: smaller, and as good to import.")
-@click.option("--session", metavar="ID", help="Only the events of a session: for reading, and not to be imported.")
-@click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
+@click.option(
+    "--session", metavar="ID", callback=text, help="Only the events of a session: for reading, and not to be imported."
+)
+@click.option("--tenant", default="default", callback=text, show_default=True, help="Whose session it is.")
 @data_option
 def export(
     file: Path | None,
@@ -56,12 +58,8 @@ def export(
     except BrokenPipeError:
         raise  # whoever reads standard output has seen enough: click knows
     except (LogError, OSError) as error:
-        raise click.ClickException(f"{said(error)}{_not_there(file)}") from error
+        raise click.ClickException(f"{said(error)}. There is no whole export.") from error
     click.echo(f"exported {count} events" + (f" to {file}" if file else ""), err=True)
-
-
-def _not_there(file: Path | None) -> str:
-    return f". There is no {file}." if file else ": the lines before are not the whole"
 
 
 def _part(log: Outgoing, after: int, until: Moment | None) -> tuple[Header, Iterator[list[Row]]]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import click
 
 from api.keys import DEFAULT_TENANT
+from eventstore.chain import Row
 from eventstore.incoming import Incoming, Unfit, taking_in
 from eventstore.log import LogError
 from tools.hermes.importing import import_from_hermes
-from tools.move.lines import LINE_BYTES_MAX, Header, NotALine, decode, decode_header
+from tools.move.lines import HEADER_BYTES_MAX, LINE_BYTES_MAX, Header, NotALine, decode, decode_header, erased_by
 from tools.move.output import said
 from tools.options import data_option
 from tools.progress import bar
@@ -68,13 +69,15 @@ def _import_export(file: Path, data: Path) -> None:
             header = _header(lines)
             with taking_in(data) as log:
                 _ensure_follows(log, header, data)
-                _take(log, header, lines)
+                erased = log.erase(_take(log, header, lines))
     except (BadLine, EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = error if isinstance(error, BadLine) else f"its compression is damaged or cut short: {error}"
         raise click.ClickException(f"{name}: {reason}. Nothing was imported.") from error
     except (LogError, OSError) as error:
         raise click.ClickException(f"{said(error)}. Nothing was imported.") from error
     click.echo(f"imported {header.until - header.after} events up to position {header.until} into {data}", err=True)
+    if erased:
+        click.echo(f"erased {erased} events that the log still held: the next start rids its files of them", err=True)
 
 
 @contextlib.contextmanager
@@ -91,7 +94,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 def _header(lines: BinaryIO) -> Header:
     try:
-        return decode_header(_line(lines, 1))
+        return decode_header(_line(lines, 1, HEADER_BYTES_MAX))
     except NotALine as error:
         raise BadLine(1, error) from None
 
@@ -107,13 +110,15 @@ def _ensure_follows(log: Incoming, header: Header, data: Path) -> None:
         raise LogError(f"the file's events follow another event at position {header.after} than the log in {data} has")
 
 
-def _take(log: Incoming, header: Header, lines: BinaryIO) -> None:
+def _take(log: Incoming, header: Header, lines: BinaryIO) -> list[tuple[int, int]]:
+    """Take all lines; which ranges of positions they say are erased."""
     number = 1
+    erased: list[tuple[int, int]] = []
     with bar("importing", lambda: header.until - header.after) as progress:
-        while line := _line(lines, number + 1):
+        while line := _line(lines, number + 1, LINE_BYTES_MAX):
             number += 1
             try:
-                _take_line(log, header, line)
+                erased += erased_by(_take_line(log, header, line))
             except (NotALine, Unfit) as error:
                 raise BadLine(number, error) from None
             if number % PROGRESS_EVENTS == 0:
@@ -122,19 +127,21 @@ def _take(log: Incoming, header: Header, lines: BinaryIO) -> None:
         raise BadLine(number, f"the last one, at position {log.head.position}: the header promises {header.until}")
     if log.head.hash.hex() != header.hash:
         raise BadLine(1, "the header promises another last event than the file has")
+    return erased
 
 
-def _take_line(log: Incoming, header: Header, line: bytes) -> None:
+def _take_line(log: Incoming, header: Header, line: bytes) -> Row:
     row = decode(line)
     if row[0] > header.until:
         raise NotALine(f"position {row[0]}: the header promises that {header.until} is the last")
     if row[4] < log.recorded_us:
         raise NotALine(f"recorded at {row[4]} µs, before the event it follows, at {log.recorded_us}")
     log.add(row)
+    return row
 
 
-def _line(lines: BinaryIO, number: int) -> bytes:
-    line = lines.readline(LINE_BYTES_MAX + 1)
-    if len(line) > LINE_BYTES_MAX:
-        raise BadLine(number, f"longer than {LINE_BYTES_MAX} bytes")
+def _line(lines: BinaryIO, number: int, bytes_max: int) -> bytes:
+    line = lines.readline(bytes_max + 1)
+    if len(line) > bytes_max:
+        raise BadLine(number, f"longer than {bytes_max} bytes")
     return line

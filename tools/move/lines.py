@@ -15,12 +15,13 @@ import msgspec
 
 from api.wire.recorded import fields_of
 from eventstore.chain import Row, is_erased
-from eventstore.events import parse_stream, type_name
+from eventstore.events import SessionErased, parse_stream, type_name
 from eventstore.log import Head, LogUnreadable
 from eventstore.rows import decoded
 
 FORMAT = 1
 LINE_BYTES_MAX = 512_000_000  # some four times what the largest answer of a model server makes
+HEADER_BYTES_MAX = 1_000
 INTEGER_MAX = 2**63 - 1
 YEAR_9999_US = 253_402_300_799_999_999  # what RFC 3339 can show
 
@@ -86,6 +87,9 @@ class NotALine(Exception):
     """What stands in the file is not what should stand there."""
 
 
+# What msgspec raises of bytes that are not JSON, not as expected, no text, or nested without end.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.json.Encoder()
 _lines = msgspec.json.Decoder(Line)
 
@@ -114,7 +118,7 @@ def decode_header(line: bytes) -> Header:
         if "session" in found:
             raise NotALine("an excerpt of one session, for reading: export the log without --session to import it")
         return msgspec.convert(found, Header)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise NotALine(f"not the header of a 'turnlog export': {error}") from None
 
 
@@ -122,7 +126,7 @@ def decode(line: bytes) -> Row:
     """The row that a line holds; raises `NotALine` where it is none, or none that this turnlog can read."""
     try:
         found = _lines.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise NotALine(f"not an event: {error}") from None
     row: Row = (
         *(found.position, found.stream, found.version, found.type, found.recorded_us, found.data),
@@ -144,3 +148,11 @@ def _ensure_content(row: Row) -> None:
         raise NotALine(error.reason) from None
     if type_name(event) != type_:
         raise NotALine(f"type '{type_}', but the data holds a {type_name(event)}")
+
+
+def erased_by(row: Row) -> tuple[tuple[int, int], ...]:
+    """Which ranges of positions the row says are erased."""
+    if row[3] != SessionErased.__name__:
+        return ()
+    event = decoded([row])[0].event
+    return event.ranges if isinstance(event, SessionErased) else ()

@@ -40,9 +40,12 @@ def output(path: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with in_place_of(path) as partial, partial.open("wb") as file:
-        if path.suffix == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed:
-                yield cast("BinaryIO", packed)
-        else:
-            yield file
+    try:
+        with in_place_of(path) as partial, partial.open("wb") as file:
+            if path.suffix == ".gz":
+                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+                    yield cast("BinaryIO", packed)
+            else:
+                yield file
+    except OSError as error:
+        raise click.ClickException(f"{path} can not be written: {error.strerror or error}") from error
