@@ -52,10 +52,7 @@ def read(directory: Path) -> list[Key]:
 
 def add(directory: Path, name: str, tenant: str = DEFAULT_TENANT) -> str:
     """Make a key and return it: the only time it is seen. Raises `KeyProblem`."""
-    if not _TENANT.fullmatch(tenant):
-        raise KeyProblem(
-            f"tenant '{tenant}': expected 1 to 64 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
-        )
+    ensure_tenant(tenant)
     if not _NAME.fullmatch(name):
         raise KeyProblem(f"name '{name}': expected 1 to 64 characters without spaces and slashes")
     keys = read(directory)
@@ -64,6 +61,14 @@ def add(directory: Path, name: str, tenant: str = DEFAULT_TENANT) -> str:
     secret = f"tl_{secrets.token_urlsafe(32)}"
     _write(directory / FILE, msgspec.json.encode([*keys, Key(name, tenant, digest_of(secret), int(time.time()))]))
     return secret
+
+
+def ensure_tenant(tenant: str) -> None:
+    """Raise `KeyProblem` unless it can be a tenant's name."""
+    if not _TENANT.fullmatch(tenant):
+        raise KeyProblem(
+            f"tenant '{tenant}': expected 1 to 64 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
+        )
 
 
 def revoke(directory: Path, name: str) -> None:

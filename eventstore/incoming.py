@@ -6,12 +6,14 @@ What is written beside needs no journal: nobody will ever see half of it.
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from eventstore import chain, schema
 from eventstore.chain import BrokenChain, Row
+from eventstore.events import Event, encode, type_name
 from eventstore.files import ensure_format, opened, readable, writable
 from eventstore.lock import exclusive
 from eventstore.log import Head, LogError, LogUnavailable
@@ -61,6 +63,15 @@ class Incoming:
         self._bytes += len(data)
         if len(self._rows) >= BATCH_ROWS_MAX or self._bytes >= BATCH_BYTES_MAX:
             self.write()
+
+    def record(self, at_us: int, stream: str, event: Event) -> None:
+        """Record what happened elsewhere and earlier, at its own time unless something later is recorded already."""
+        known = self._versions.get(stream)
+        version = (self._version_of(stream) if known is None else known) + 1
+        position, recorded_us, kind = self.head.position + 1, max(at_us, self.recorded_us), type_name(event)
+        data = os.urandom(chain.SALT_BYTES) + encode(event)
+        hash_ = chain.link(self.head.hash, position, stream, version, kind, recorded_us, data)
+        self.add((position, stream, version, kind, recorded_us, data, hash_))
 
     def write(self) -> None:
         """Hand to SQLite what has gathered."""

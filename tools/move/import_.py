@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import click
 
+from api.keys import DEFAULT_TENANT
 from eventstore.chain import Row
 from eventstore.incoming import Incoming, Unfit, taking_in
 from eventstore.log import LogError
+from tools.hermes.importing import import_from_hermes
 from tools.move.lines import HEADER_BYTES_MAX, LINE_BYTES_MAX, Header, NotALine, decode, decode_header, erased_by
 from tools.move.output import said
 from tools.options import data_option
@@ -35,11 +37,26 @@ class BadLine(Exception):
 
 @click.command("import", short_help="Take up an exported log.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="FILE|-")
+@click.option(
+    "--from-hermes",
+    is_flag=True,
+    help="FILEs are the state.db of a hermes-agent and, where there is one, its response_store.db.",
+)
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="With --from-hermes: whose it is to be.")
+@click.option("--dry-run", is_flag=True, help="With --from-hermes: only say what would be imported.")
 @data_option
-def import_(files: tuple[Path, ...], data: Path) -> None:
+def import_(files: tuple[Path, ...], from_hermes: bool, tenant: str, dry_run: bool, data: Path) -> None:
     """Take up the log in FILE, or on standard input, as 'turnlog export' wrote it, compressed or not: into a new data
     directory, or behind a log that ends where FILE begins. All of it or nothing; each line is checked before.
+
+    With --from-hermes: take over the sessions, slugs and response ids of a hermes-agent, whose clients then go on where
+    they were. Ids that the log knows already are named, and nothing is imported.
     """
+    if from_hermes:
+        import_from_hermes(files, data, tenant, dry_run=dry_run)
+        return
+    if dry_run or tenant != DEFAULT_TENANT:
+        raise click.UsageError("--tenant and --dry-run go with --from-hermes: an exported log has tenants of its own")
     if len(files) != 1:
         raise click.UsageError(f"expected one FILE, got {len(files)}")
     _import_export(files[0], data)
