@@ -57,6 +57,7 @@ def test_it_lists_what_is_meant_asks_erases_and_says_so(made: Path) -> None:
     verified = turnlog("replay", "--verify", "--data", str(made))
     assert verified.exit_code == 0, verified.output
     shown = turnlog("audit", "show", "s1", "--data", str(made))
+    assert [line.endswith("(erased)") for line in shown.output.splitlines()] == [True] * 3 + [False] * 2
     assert "SessionErased" in shown.output
     assert "by=Ada" in shown.output
     assert turnlog("audit", "show", "s1", "--json", "--data", str(made)).exit_code == 0

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from api.wire.recorded import event_object, fields_of, rfc3339
-from eventstore.events import CompressionRotated, lineage_stream, parse_stream, type_name
+from eventstore.events import CompressionRotated, Erased, lineage_stream, parse_stream, type_name
 from eventstore.log import LogError, Recorded
 from eventstore.sqlite import SqliteLog
 from tools.options import data_option
@@ -63,6 +63,8 @@ def _line(recorded: Recorded) -> str:
     said = " ".join(_said(message) for name in ("items", "output") for message in plain.pop(name, ()))
     rest = {name: value for name, value in plain.items() if value not in ("", [], {}, None)}
     content = " ".join([said, *(f"{name}={_short(value)}" for name, value in rest.items())]).strip()
+    if isinstance(recorded.event, Erased):
+        content = "(erased)"
     head = (
         f"{recorded.position:>8} {recorded.version:>5} {rfc3339(recorded.recorded_us)} {type_name(recorded.event):<20}"
     )
