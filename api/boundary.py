@@ -10,7 +10,7 @@ import structlog
 from aiohttp import hdrs, web
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from api.context import ECHO, GUARD, KEYRING, OPEN_PATHS, REQUEST_ID, SETTINGS, TENANT, answer
+from api.context import CHANGING, ECHO, GUARD, KEYRING, OPEN_PATHS, REQUEST_ID, SETTINGS, STANDING, TENANT, answer
 from api.errors import problem_of
 from api.ids import new_request_id
 from api.keys import DEFAULT_TENANT
@@ -77,6 +77,8 @@ async def _admitted(request: web.Request, handler: Handler) -> web.StreamRespons
             return web.Response(headers=_preflight(request))
     if request.match_info.http_exception is None and request.path not in request.app[OPEN_PATHS]:
         request[TENANT] = admit(request)
+        if (standing := request.app.get(STANDING)) and request.match_info.route.name in request.app[CHANGING]:
+            standing.refuse()
     return await handler(request)
 
 

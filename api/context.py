@@ -3,11 +3,13 @@
 import msgspec
 from aiohttp import web
 
+from api.audit import Audit
 from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
 from api.models.catalogue import Catalogue
 from api.problem import Problem
+from api.readonly import Standing
 from api.settings import BODY_BYTES_MAX, Settings
 from api.sockets import Sockets
 from api.turns.background import Background
@@ -18,7 +20,10 @@ from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
 from api.turns.erasure import Erasures
 from api.turns.eviction import Eviction
+from api.turns.feed import Feed
 from api.turns.lineages import Lineages
+from api.turns.moments import Moments
+from api.turns.prompts import Prompts
 from api.turns.request import TurnRequest
 from api.turns.rotation import Rotations
 from api.turns.search import Search
@@ -39,10 +44,16 @@ ERASURES = web.AppKey("erasures", Erasures)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
+MOMENTS = web.AppKey("moments", Moments)
 SEARCH = web.AppKey("search", Search)
+STANDING = web.AppKey("standing", Standing)  # of a server that is read only
+PROMPTS = web.AppKey("prompts", Prompts)
+FEED = web.AppKey("feed", Feed)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+AUDIT = web.AppKey("audit", Audit)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)
+CHANGING: web.AppKey[frozenset[str]] = web.AppKey("changing")  # routes that a server that only reads refuses
 OPEN_PATHS: web.AppKey[frozenset[str]] = web.AppKey("open_paths")  # those that ask for no key
 
 TENANT = web.RequestKey("tenant", str)

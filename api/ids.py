@@ -1,11 +1,12 @@
 """Ids that are minted at the edges."""
 
 import os
+import re
 import time
 
 _POOL_BYTES = 8_192
 _TIME_DIGITS = 12
-_DIGITS = 28
+_ID = re.compile(r"[0-9a-f]{28}")
 
 
 class _Chance:
@@ -32,10 +33,13 @@ def new_id() -> str:
 
 def made_s(id_: str) -> int | None:
     """When an id was minted, seconds since 1970 UTC; None where it is none of `new_id`."""
-    try:
-        return int(id_[:_TIME_DIGITS], 16) // 1_000 if len(id_) == _DIGITS else None
-    except ValueError:
-        return None
+    made = made_ms(id_)
+    return None if made is None else made // 1_000
+
+
+def made_ms(id_: str) -> int | None:
+    """The same in milliseconds."""
+    return int(id_[:_TIME_DIGITS], 16) if _ID.fullmatch(id_) else None
 
 
 def new_session_id() -> str:

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from api.app import make_app
 from api.connections import Runner
-from api.context import TURNS
+from api.context import STANDING, TURNS
+from api.readonly import Standing
 from api.settings import Settings
 
 HEADER_BYTES_MAX = 16_384
@@ -18,8 +19,11 @@ CLOSE_S = 5.0
 _log = structlog.get_logger()
 
 
-async def serve(settings: Settings, *, ready: Callable[[str], None], progress: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` is called with the URL once requests are taken.
+async def serve(
+    settings: Settings, *, ready: Callable[[str, Standing | None], None], progress: Callable[[int], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` is called with the URL once requests are taken, and with the
+    moment that is served by a server that only reads.
 
     Raises `LogError` or `OSError` where the server can not start.
     """
@@ -43,7 +47,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], progress: C
         host, port = runner.addresses[0][:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         _log.info("serving", url=url, data=str(settings.data))
-        ready(url)
+        ready(url, app.get(STANDING))
         await stop.wait()
         _log.info("stopping", grace_s=settings.grace_s)
         await app[TURNS].stop(settings.grace_s)

@@ -89,6 +89,10 @@ class TurnStarted(Fact, frozen=True, kw_only=True):
     `idempotency_scope` is the route and the session as the client named it, within which the key is one. `recalled` are
     the passages of other sessions that the model was given. `uncompressed` says why a rotation that was due did not
     happen. A `background` turn goes on without its client.
+
+    `upstream_api` is what the model's server spoke, where that was not the chat dialect (see `api/models/model.py`),
+    `upstream_model` its own name for the model, where it has another. A turn was `sent_alone` that was answered while
+    the log was out of reach: the model saw its last so many items, and nothing else.
     """
 
     turn_id: str
@@ -110,6 +114,9 @@ class TurnStarted(Fact, frozen=True, kw_only=True):
     recalled: tuple[Recalled, ...] = ()
     uncompressed: str = ""
     background: bool = False
+    upstream_api: str = ""
+    upstream_model: str = ""
+    sent_alone: int = 0
 
 
 class TurnRestarted(Fact, frozen=True, kw_only=True):
@@ -132,6 +139,8 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     Where something else than content was streamed too, `delta_fields` says of each piece what it was a piece of, by the
     numbers of `projections/pieces.py`, and where it was streamed with log probabilities, `delta_tokens` how many of
     them came with it.
+
+    A prompt was `resent` whose thoughts the model's server had refused: what it answered was the same without them.
     """
 
     turn_id: str
@@ -145,6 +154,7 @@ class TurnCompleted(Fact, frozen=True, kw_only=True):
     history_digest: bytes = b""
     delta_fields: tuple[int, ...] = ()
     delta_tokens: tuple[int, ...] = ()
+    resent: bool = False
 
 
 class TurnFailed(Fact, frozen=True, kw_only=True):

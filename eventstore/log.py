@@ -5,9 +5,11 @@ LogError
 ├── LogOverloaded      too many appends are waiting: try again later
 ├── LogUnavailable     the storage failed (full disk, I/O error): nothing was recorded
 ├── LogDamaged         stored history was altered or lost: names the first bad position
+├── LogRewritten       the log is not the one that a signed checkpoint is of
 ├── LogUnreadable      stored by a newer turnlog: names the position, the type and the version needed
 ├── NotPurged          what was erased is out of the log, and not yet out of its file: somebody reads that
-└── LogLocked          another process writes to this log: names it
+├── LogLocked          another process writes to this log: names it
+└── LogReadOnly        it is served as it was at a moment: nothing can be recorded
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -72,6 +74,7 @@ class Selected(NamedTuple):
 
 
 EVENTS_MAX = 1_000  # of a part, found at a time
+BYTES_MAX = 8_000_000  # of their content, unless a single event is larger
 
 
 class LogError(Exception):
@@ -106,6 +109,10 @@ class LogDamaged(LogError):
         self.reason = reason
 
 
+class LogRewritten(LogError):
+    """What a signed checkpoint says of the log is not true of it any more: it was cut short, or written anew."""
+
+
 class LogUnreadable(LogError):
     """An event is of a type or version that this turnlog does not know. It is never skipped."""
 
@@ -121,6 +128,10 @@ class NotPurged(LogError):
 
 class LogLocked(LogError):
     """Another process holds the log for writing."""
+
+
+class LogReadOnly(LogError):
+    """Nothing can be recorded here."""
 
 
 class EventLog(Protocol):
@@ -143,7 +154,7 @@ class EventLog(Protocol):
         """The events at those positions, in the log's order, without those that lack. Raises like `read`."""
         ...
 
-    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+    async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """The next events of a part of the log, in order, at most `limit` (1 to `EVENTS_MAX`), and how far it was
         looked through for them: a look is bounded. It reads in steps, between which others read. Raises like `read`.
         """
@@ -153,8 +164,10 @@ class EventLog(Protocol):
         """All events after `after_position` up to the head as it is met, in order, in bounded batches."""
         ...
 
-    def follow(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
-        """Like `read_all`, and then whatever is recorded later, without end."""
+    def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
+        """Like `read_all`, and then whatever is recorded later, without end. What is not in memory any more is only
+        checked where that is asked for.
+        """
         ...
 
     def head(self) -> Head:
@@ -164,6 +177,14 @@ class EventLog(Protocol):
     async def hash_at(self, position: int) -> bytes | None:
         """The hash of the event at `position`; None where the log is shorter. Of position 0: the zero hash."""
         ...
+
+    async def close(self) -> None:
+        """Finish what is queued and let go of the storage."""
+        ...
+
+
+class ErasableLog(EventLog, Protocol):
+    """A log that content can be taken out of, where the law asks for it."""
 
     async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
         """Record the facts, and replace by digests what their ranges hold, all or nothing; durable on return.
@@ -188,8 +209,4 @@ class EventLog(Protocol):
 
     def erasing_is_over(self) -> None:
         """Nothing that was erased is left anywhere."""
-        ...
-
-    async def close(self) -> None:
-        """Finish what is queued and let go of the storage."""
         ...

@@ -13,7 +13,6 @@ from eventstore.log import Part
 
 WINDOW = 20_000  # versions or positions that one statement goes through
 LOOKED_MAX = 200_000  # of them, in one look
-BYTES_MAX = 8_000_000  # of content to be read for one look, unless a single event is larger
 
 Fetch: TypeAlias = Callable[[str, Sequence[object]], Awaitable[Sequence[Any]]]
 
@@ -35,12 +34,12 @@ class _Way(NamedTuple):
     given: tuple[object, ...] = ()
 
 
-async def find(fetch: Fetch, part: Part, newest: int, limit: int) -> Found:
-    """Where the first `limit` events of the part stand, of those up to `newest`."""
+async def find(fetch: Fetch, part: Part, newest: int, limit: int, bytes_max: int) -> Found:
+    """Where the first `limit` events of the part stand, of those up to `newest`; fewer, where they hold more."""
     until = newest if part.until_position is None else min(part.until_position, newest)
     way = await _through_stream(fetch, part, until) if part.stream else _through_log(part, until)
     found: list[int] = []
-    bytes_left = BYTES_MAX
+    bytes_left = bytes_max
     edge, stop = way.first, min(way.last, way.first + LOOKED_MAX)
     while edge < stop:
         end = min(edge + WINDOW, stop)

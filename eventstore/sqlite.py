@@ -7,36 +7,36 @@ its neighbour's hash, so an altered byte is met as `LogDamaged` and never served
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
 
 import aiosqlite
-import msgspec
 
 from eventstore import chain, places, schema
-from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row, is_erased
-from eventstore.events import Erased, Event, decode, why_not
+from eventstore.chain import GENESIS, Row
+from eventstore.events import Event
+from eventstore.files import ensure_format, readable, uri
 from eventstore.lock import exclusive
 from eventstore.log import (
+    BYTES_MAX,
     EVENTS_MAX,
     Erasure,
     Head,
     LogDamaged,
-    LogError,
     LogUnavailable,
-    LogUnreadable,
     Part,
     Recorded,
     Selected,
     VersionConflict,
 )
 from eventstore.purge import Marker
+from eventstore.rows import decoded, undamaged
+from eventstore.whole import discard
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
-LOG_FILE = "log.db"
+LOG_FILE = schema.LOG_FILE
 LOCK_FILE = "lock"
 READ_ROWS_MAX = 1_000
 POLL_S = 0.1
@@ -65,8 +65,9 @@ class SqliteLog:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(exclusive(directory / LOCK_FILE))
+            discard(directory / LOG_FILE)  # of an import or a restore that was killed: nothing is to lie about unseen
             writing = await _connect(resources, directory / LOG_FILE, "rwc")
-            with _readable():
+            with readable():
                 await writing.executescript(schema.CREATE)
                 await writing.execute(f"PRAGMA synchronous = {synchronous}")
                 await writing.execute_fetchall(
@@ -86,8 +87,9 @@ class SqliteLog:
         if not path.exists():
             raise LogUnavailable(f"there is no log in {directory}: expected {path}")
         async with contextlib.AsyncExitStack() as resources:
+            resources.push_async_callback(_tidy, path, _has_beside(path))
             reading = await _connect(resources, path, "ro")
-            with _readable():
+            with readable():
                 head, _ = await _find_head(reading)
             return cls(directory, reading, resources.pop_all(), head)
         raise AssertionError("unreachable: the stack does not swallow errors")
@@ -116,23 +118,23 @@ class SqliteLog:
             position, _, version, *_ = row
             if version != expected:
                 raise LogDamaged(position, f"{stream} goes on at version {version}, expected {expected}")
-            with _undamaged():
+            with undamaged():
                 chain.check(cast("Row", row), position, previous or GENESIS)
-            recorded += _decoded([cast("Row", row)])
+            recorded += decoded([cast("Row", row)])
         return recorded
 
     async def at(self, positions: Sequence[int]) -> list[Recorded]:
         """See `EventLog.at`."""
         rows = await self._fetch(schema.READ_AT, (json.dumps(list(positions)),))
         for *row, previous in rows:
-            with _undamaged():
+            with undamaged():
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
-        return _decoded([cast("Row", row) for *row, _ in rows])
+        return decoded([cast("Row", row) for *row, _ in rows])
 
-    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+    async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """See `EventLog.select`."""
         newest = self.head().position if self._writer else (await self._fetch(schema.NEWEST, ()))[0][0] or 0
-        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX))
+        found = await places.find(self._fetch, part, newest, min(limit, EVENTS_MAX), bytes_max)
         return Selected(await self.at(found.positions), found.looked_to, found.is_all)
 
     async def read_all(self, after_position: int = 0, *, check: bool = True) -> AsyncIterator[list[Recorded]]:
@@ -142,14 +144,14 @@ class SqliteLog:
             return
         while rows := cast("list[Row]", await self._fetch(schema.READ_ALL, (after_position, READ_ROWS_MAX))):
             if check:
-                with _undamaged():
+                with undamaged():
                     chain.check_all(rows, after_position, previous)
-            yield _decoded(rows)
+            yield decoded(rows)
             after_position, *_, previous = rows[-1]
             if self._writer is None:
                 self._head = max(self._head, Head(after_position, previous))
 
-    async def follow(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
+    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.follow`. A log opened read-only is asked for news ten times a second."""
         while True:
             self._news.clear()
@@ -158,8 +160,8 @@ class SqliteLog:
                 yield recent
                 after_position = recent[-1].position
             elif recent is None:
-                # What follows live was hashed a moment ago; the past is checked by those who serve it.
-                async for batch in self.read_all(after_position, check=False):
+                # What follows live was hashed a moment ago; most of the past is checked by those who serve it.
+                async for batch in self.read_all(after_position, check=check):
                     yield batch
                     after_position = batch[-1].position
             if self._writer is None:
@@ -212,7 +214,7 @@ class SqliteLog:
 
 
 async def _rows(connection: aiosqlite.Connection, sql: str, parameters: Iterable[object] = ()) -> list[sqlite3.Row]:
-    with _readable():
+    with readable():
         try:
             return cast("list[sqlite3.Row]", await connection.execute_fetchall(sql, parameters))
         except sqlite3.OperationalError as error:
@@ -223,73 +225,32 @@ async def _rows(connection: aiosqlite.Connection, sql: str, parameters: Iterable
     raise LogDamaged(mistyped[0][0] if mistyped else 0, "the event was altered: it holds text where bytes were written")
 
 
-def _decoded(rows: Iterable[Row]) -> list[Recorded]:
-    try:
-        return [
-            Recorded(
-                *(position, stream, version, recorded_us),
-                Erased(kind=type_) if len(data) == DIGEST_BYTES else decode(data[SALT_BYTES:]),
-                hash_,
-            )
-            for position, stream, version, type_, recorded_us, data, hash_ in rows
-        ]
-    except (msgspec.DecodeError, TypeError):
-        raise _unreadable(rows) from None
-
-
-def _unreadable(rows: Iterable[Row]) -> LogError:
-    """Which of the rows can not be read, and what it would take."""
-    for position, _, _, type_, _, data, _ in rows:
-        try:
-            reason = None if is_erased(data) else why_not(type_, data[SALT_BYTES:])
-        except TypeError:
-            return LogDamaged(position, "the row does not hold an event")
-        if reason:
-            return LogUnreadable(position, reason)
-    raise AssertionError("every row decodes, and one did not")
-
-
-@contextlib.contextmanager
-def _undamaged() -> Iterator[None]:
-    try:
-        yield
-    except BrokenChain as error:
-        raise LogDamaged(error.position, error.reason) from error
-
-
 async def _connect(resources: contextlib.AsyncExitStack, path: Path, mode: str) -> aiosqlite.Connection:
     # An open connection keeps its thread, and the process, alive: the stack closes it however opening ends.
     connection = aiosqlite.connect(
-        f"{path.absolute().as_uri()}?mode={mode}{_immutable(path) if mode == 'ro' else ''}",
-        uri=True,
-        isolation_level=None,
-        cached_statements=BATCH_ROWS_MAX + 16,
+        uri(path, mode), uri=True, isolation_level=None, cached_statements=BATCH_ROWS_MAX + 16
     )
-    with _readable():
+    with readable():
         return await resources.enter_async_context(connection)
 
 
-def _immutable(path: Path) -> str:
-    """A file in a directory that can not be written, such as a backup's, is read as it lies there: SQLite would put its
-    shared memory beside it. One with a write-ahead file needs that.
+def _has_beside(path: Path) -> bool:
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+async def _tidy(path: Path, had_beside: bool) -> None:
+    """Remove what SQLite puts beside a file that is only read, unless it was there, or others have come to use it.
+
+    SQLite itself does so as the last connection that could write is closed.
     """
-    is_closed = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-    return "&immutable=1" if is_closed else ""
+    if had_beside or not _has_beside(path):
+        return
+    with contextlib.suppress(aiosqlite.DatabaseError):
+        async with aiosqlite.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True) as last:
+            await last.execute_fetchall("SELECT count(*) FROM sqlite_master")
 
 
 async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:
-    format_ = (await _rows(connection, "PRAGMA user_version"))[0][0]
-    if format_ != schema.FORMAT:
-        raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")
+    ensure_format((await _rows(connection, "PRAGMA user_version"))[0][0])
     rows = await _rows(connection, schema.HEAD)
     return (Head(rows[0][0], rows[0][1]), rows[0][2]) if rows else (_EMPTY, 0)
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LogUnavailable(f"the log can not be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogDamaged(0, f"SQLite says: {error}") from error

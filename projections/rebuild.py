@@ -39,14 +39,17 @@ async def in_slices(
 
     Every statement lets go of the interpreter's lock and takes it back: uncontended that is nothing, against a busy
     event loop it is a switch of threads each. A slice is short enough for nobody to notice; only the commit waits for a
-    disk. Rests after each slice for so many times as long as that took.
+    disk. Rests after each slice, and after the commit, for so many times as long as that took.
     """
     now_s = asyncio.get_running_loop().time
     for begin in range(0, len(batch), SLICE_EVENTS):
         began_s = now_s()
         store.stage(batch[begin : begin + SLICE_EVENTS])
         await asyncio.sleep(rest_share * (now_s() - began_s))
+    began_s = now_s()
     await finished(partial(store.commit, deletions))
+    if rest_share:
+        await asyncio.sleep(rest_share * (now_s() - began_s))
 
 
 beside_turns: TakeIn = partial(in_slices, rest_share=REST_SHARE)

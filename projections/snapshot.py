@@ -26,11 +26,12 @@ class Table(NamedTuple):
 class Snapshot:
     """Read only; a server may go on writing meanwhile. Raises `ViewsUnusable`."""
 
-    def __init__(self, path: Path, views: Sequence[View]) -> None:
+    def __init__(self, path: Path, views: Sequence[View], *, options: str = "") -> None:
         if not path.is_file():
             raise ViewsUnusable(f"there is no {path}")
         self._views = views
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        place = f"{path.absolute().as_uri()}?mode=ro{options}"
+        self._connection = sqlite3.connect(place, uri=True, isolation_level=None)
         try:
             with usable():
                 self._connection.execute("BEGIN")
@@ -41,7 +42,12 @@ class Snapshot:
         if held != held_of(views):
             self._connection.close()
             raise ViewsUnusable(f"{path} was built by another version")
-        self.position: int = head.position
+        self.head = head
+
+    @property
+    def position(self) -> int:
+        """Of the log, that they stand at."""
+        return self.head.position
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Every row of every view's own table in a stable order, with the name of its table, which is the view's."""

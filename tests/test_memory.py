@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.models.model import Answer, Choice, Chunk, ModelInfo, Prompt
+from api.models.model import Answer, Choice, Chunk, ModelInfo, Prompt, Way
 from api.turns import memory as memories
 from api.turns import said_before
 from api.turns.compress import Compression
@@ -282,6 +282,9 @@ class Terse:
 
     async def stream(self, _prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         yield Chunk([Choice(0, {"role": "assistant", "content": "fine"}, "stop")])
+
+    def way(self, model: str) -> Way:
+        return Way(model=model)
 
     async def models(self) -> list[ModelInfo]:
         return []

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE, Runner, ViewsUnavailable
 from projections.snapshot import Snapshot
 from projections.store import ViewsUnusable
-from projections.succession import building_of, next_of
+from projections.succession import building_of, next_of, put_in_place
 from projections.views import VIEWS
 from tests.support.facts import completed, session_started, started
 
@@ -150,3 +151,44 @@ async def test_whole_views_that_wait_at_a_start_are_used_and_others_are_removed(
     async with running(data) as (_, runner):
         assert await runner.fetch(FIND, ("s1",)) == [("s1",)]
         assert (data / VIEWS_FILE).stat().st_ino == inode
+
+
+class Killed(BaseException):
+    """As far as the process came."""
+
+
+async def test_a_crash_at_any_step_of_the_switch_leaves_whole_views_or_none(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(data) as (log, _):
+        await say(log, "s1", 20)
+    expected = rows_of(data / VIEWS_FILE)
+    for steps in range(6):
+        log = await SqliteLog.open_read_only(data)
+        (await rebuild(log, data / "made.db", VIEWS)).close()
+        await log.close()
+        (data / "views.db-wal").write_bytes(b"of the old file" * 100)
+        left = steps
+
+        def step(of: str, *arguments: Any, real: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed(of)
+            return real(*arguments, **options)
+
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            for name in ("unlink", "replace"):
+                patched.setattr(Path, name, counted(step, getattr(Path, name)))
+            put_in_place(data / "made.db", data / VIEWS_FILE)
+        if steps < 2:
+            (data / "views.db-wal").unlink()  # it was never of the file that is still there
+        async with running(data) as (_, runner):
+            assert await runner.fetch(FIND, ("s1",)) == [("s1",)]
+        assert files(data) == {VIEWS_FILE}
+        assert rows_of(data / VIEWS_FILE) == expected
+
+
+def counted(step: Callable[..., Any], real: Any) -> Any:
+    """`real` as a method that counts as a step."""
+    return lambda *arguments, **options: step(real.__name__, *arguments, real=real, **options)

@@ -14,7 +14,22 @@ from projections.views import VIEWS
 from tests.support.server import Process, Server, serving, turnlog_command
 from tools.cli import main
 
-EXPECTED = []
+EXPECTED = [
+    "sessions: 1 row differs of 2:",
+    "  - sessions: tenant='default' root_id='s1' superseded=0 title='x' turns=7",
+    "  + sessions: tenant='default' root_id='s1' superseded=0 title='Fruit' turns=1",
+    "tips: 1 row differs of 2:",
+    "  + tips: tenant='default' session_id='s0' root_id='s0' tip_id='s0'",
+    "conversations: 1 row differs of 1:",
+    "  - conversations: tenant='default' name='slug' root_id='s9' turn_id=None created_us=1 updated_us=2 position=1"
+    " metadata='{}'",
+    "passages: 2 rows differ of 33:",
+    "  - passage_lineages: id=1 tip_id='other'",
+    "  + passage_lineages: id=1 tip_id='s0'",
+    "  - passages_fts: term='pears' doc=99",
+    "Error: 5 rows differ as of position 11 (- as the live views have them, + as the log gives them): run 'turnlog "
+    "replay'",
+]
 
 
 async def verify(data: Path, *arguments: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.models.model import Answer, Choice, Chunk, ModelInfo, ModelUnreachable, Prompt
+from api.models.model import Answer, Choice, Chunk, ModelInfo, ModelUnreachable, Prompt, Way
 from api.turns import cache
 from api.turns.compress import Compression
 from api.turns.lineages import Lineages
@@ -61,6 +61,9 @@ class ScriptedModel:
         yield Chunk([Choice(0, {"role": "assistant", "content": "a"})])
         await self.gate.wait()
         yield Chunk([Choice(0, {}, "stop")])
+
+    def way(self, model: str) -> Way:
+        return Way(model=model)
 
     async def models(self) -> list[ModelInfo]:
         return []

@@ -5,10 +5,11 @@ import shlex
 import click
 
 from api.keys import FIRST_KEY_FILE
+from api.readonly import Standing
 from api.settings import Settings
 
 
-def greet(url: str, settings: Settings, new_key: str | None) -> None:
+def greet(settings: Settings, new_key: str | None, url: str, standing: Standing | None) -> None:
     """Tell a person what to do next. On stdout: the log has stderr."""
     first_key = settings.data / FIRST_KEY_FILE
     if not settings.auth:
@@ -31,4 +32,8 @@ def greet(url: str, settings: Settings, new_key: str | None) -> None:
     session = ' -H "X-Hermes-Session-Id: my-first-session"' if settings.auth else ""
     models = ", ".join(upstream.url for upstream in settings.all_upstreams) or "built-in"
     click.echo(f"turnlog serves {url} (model: {models}, data: {settings.data})")
+    if standing:
+        click.echo(f"It serves the log as of {standing}, read only")
+        click.echo(f"Try it:\n  curl {url}/api/sessions{bearer}")
+        return
     click.echo(f"Try it:\n  curl {url}/v1/chat/completions{bearer}{session} -d {shlex.quote(body)}")

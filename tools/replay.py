@@ -102,7 +102,7 @@ async def _verify(data: Path, names: tuple[str, ...]) -> None:
         differing = [_tell(compare(view, live, rebuilt)) for view in views]
     if any(differing):
         raise click.ClickException(
-            f"{sum(differing):,} rows differ as of position {live.position:,} (- as the live views have them, + as the "
+            f"{_differ(sum(differing))} as of position {live.position:,} (- as the live views have them, + as the "
             "log gives them): run 'turnlog replay'"
         )
     click.echo(f"live and rebuilt are equal as of position {live.position:,}")
@@ -123,12 +123,20 @@ def _tell(comparison: Comparison) -> int:
     """Say what a view is compared with its twin; the number of rows that differ."""
     view, rows, differing, shown = comparison
     if not differing:
-        click.echo(f"{view}: {rows:,} rows equal")
+        click.echo(f"{view}: {_rows(rows)} equal")
         return 0
-    click.echo(f"{view}: {differing:,} rows differ of {rows:,}:")
+    click.echo(f"{view}: {_differ(differing)} of {rows:,}:")
     for difference in shown:
         for line in told(difference):
             click.echo(f"  {line}")
     if differing > len(shown):
         click.echo(f"  and {differing - len(shown):,} more")
     return differing
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _differ(count: int) -> str:
+    return f"{_rows(count)} differ{'s' if count == 1 else ''}"

@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import socket
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -19,9 +20,12 @@ from api.models.upstream import Timeouts
 from api.server import serve as run
 from api.settings import HistoryOnFailure, RunsAfterCrash, Settings
 from api.turns.compress import Compression
+from eventstore.audit_key import AuditKeyProblem
 from eventstore.log import LogError
 from projections.runner import ViewsUnavailable
-from tools import logs
+from projections.store import ViewsUnusable
+from tools import logs, readonly
+from tools.audit.key_options import audit_options
 from tools.greeting import greet
 from tools.options import data_option, made, option
 from tools.progress import bar
@@ -159,8 +163,16 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     help="What becomes of a run or a background response that was at work when the server died: started again, once; "
     "or given up, a run as cancelled, a response as failed.",
 )
+@audit_options
 @option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
 @option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")
+@option("--read-only", is_flag=True, help="Serve what was at a moment, and change nothing; needs --views.")
+@option(
+    "--views",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The views of that moment, made by 'turnlog replay --until MOMENT --into FILE'.",
+)
 @option("--cors-origin", multiple=True, help="A web page's origin that may use the server; repeatable.")
 @option(
     "--synchronous",
@@ -198,8 +210,13 @@ def serve(
     history_on_failure: HistoryOnFailure,
     max_runs: int,
     runs_after_crash: RunsAfterCrash,
+    audit_key: Path | None,
+    audit_name: str,
+    checkpoint_every_s: float,
     api_key: str,
     no_auth: bool,
+    read_only: bool,
+    views: Path | None,
     cors_origin: tuple[str, ...],
     synchronous: str,
     log_level: str,
@@ -210,6 +227,10 @@ def serve(
     which models each is for, go into [upstreams.NAME] tables of turnlog.toml; --upstream is then for all other models.
     """
     logs.configure(log_level)
+    if read_only != bool(views):
+        raise click.UsageError(
+            "--read-only and --views FILE go together: 'turnlog replay --into FILE' makes such a file"
+        )
     if no_auth and not _is_loopback(host):
         raise click.UsageError(f"--no-auth is for loopback addresses only, and {host} is not one")
     compression = Compression(
@@ -223,7 +244,8 @@ def serve(
         raise click.UsageError("--upstream-key-env and --upstream-api are about --upstream, which is not given")
     upstreams = upstreams_of(tables, has_default=bool(upstream))
     settings = Settings(
-        data=made(data),
+        data=readonly.directory(data) if views else made(data),
+        views=views,
         host=host,
         port=port,
         upstream=base_url(upstream, "--upstream"),
@@ -249,6 +271,9 @@ def serve(
         history_on_failure=history_on_failure,
         runs_max=max_runs,
         runs_after_crash=runs_after_crash,
+        audit_key=audit_key,
+        audit_name=audit_name,
+        checkpoint_every_s=checkpoint_every_s,
     )
     _run(settings, _prepare_keys(settings))
 
@@ -256,8 +281,8 @@ def serve(
 def _run(settings: Settings, new_key: str | None) -> None:
     try:
         with bar("rebuilding views", lambda: None) as progress:
-            uvloop.run(run(settings, ready=lambda url: greet(url, settings, new_key), progress=progress))
-    except (LogError, ViewsUnavailable) as error:
+            uvloop.run(run(settings, ready=partial(greet, settings, new_key), progress=progress))
+    except (LogError, ViewsUnavailable, ViewsUnusable, AuditKeyProblem) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -274,6 +299,9 @@ def _prepare_keys(settings: Settings) -> str | None:
             f"the API key is too short: at least {CHARACTERS_MIN} characters, got {len(settings.api_key)}"
         )
     if settings.api_key:
+        return None
+    if settings.views:
+        readonly.ensure_keys(settings.data)
         return None
     try:
         return keyring.first_key(settings.data)

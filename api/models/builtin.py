@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from api.models.model import Answer, Choice, Chunk, ModelInfo, Prompt
+from api.models.model import Answer, Choice, Chunk, ModelInfo, Prompt, Way
 
 NAME = "turnlog-builtin"
 _QUOTE_CHARACTERS = 200
@@ -51,6 +51,10 @@ class BuiltinModel:
             yield _chunk(prompt, {"content": word})
         yield _chunk(prompt, {}, finish_reason="stop")
         yield Chunk(usage=msgspec.Raw(_usage(prompt, text)), model=prompt.model)
+
+    def way(self, model: str) -> Way:
+        """See `Model.way`: nothing is sent anywhere; a chat's server would be sent this."""
+        return Way(model=model)
 
     async def models(self) -> list[ModelInfo]:
         """See `Model.models`."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from api.models.model import NULL, RESPONSES_ONLY, Answer, Chunk, ModelGarbage, ModelInfo, Prompt
+from api.models.model import NULL, RESPONSES_ONLY, Answer, Chunk, ModelGarbage, ModelInfo, Prompt, Way
 from api.models.refused import refusal
 from api.models.sse import EventReader
 from api.models.tidy import tidy_message
@@ -54,7 +54,7 @@ class ChatModel:
 
     async def complete(self, prompt: Prompt) -> Answer:
         """See `Model.complete`."""
-        async with self._server.ask("POST", PATH, _body(prompt)) as pieces:
+        async with self._server.ask("POST", PATH, body_of(prompt, stream=False)) as pieces:
             body = await whole(pieces)
         try:
             body.decode()  # the message is kept as it is, and must be text
@@ -64,7 +64,7 @@ class ChatModel:
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """See `Model.stream`."""
-        body = _body(prompt, stream=True, stream_options={"include_usage": True})
+        body = body_of(prompt, stream=True)
         async with self._server.ask("POST", PATH, body) as pieces:
             events = EventReader()
             has_begun, is_empty = False, True
@@ -78,12 +78,20 @@ class ChatModel:
             if not (has_begun or is_empty):
                 raise ModelGarbage("the model server was asked for a stream and sent something else")
 
+    def way(self, model: str) -> Way:
+        """See `Model.way`."""
+        return Way(model=model)
+
     async def models(self) -> list[ModelInfo]:
         """See `Model.models`."""
         return await self._server.models()
 
 
-def _body(prompt: Prompt, **fields: object) -> bytes:
+def body_of(prompt: Prompt, *, stream: bool) -> bytes:
+    """A prompt as the body of POST /v1/chat/completions. What was sent once is shown again by this: it must not change
+    for what is in logs.
+    """
+    fields: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     parameters = prompt.parameters
     if not RESPONSES_ONLY.isdisjoint(parameters):
         parameters = {name: value for name, value in parameters.items() if name not in RESPONSES_ONLY}

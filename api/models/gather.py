@@ -18,7 +18,17 @@ _WHOLE = frozenset({"role", "id", "type", "index"})
 class Gathered:
     """What has come of an answer so far."""
 
-    __slots__ = ("_counted", "_finish", "_logprobs", "_messages", "_places", "_said", "model", "usage")
+    __slots__ = (
+        "_counted",
+        "_finish",
+        "_logprobs",
+        "_messages",
+        "_places",
+        "_said",
+        "_without_thoughts",
+        "model",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self._messages: dict[int, dict[str, Any]] = {}
@@ -28,6 +38,7 @@ class Gathered:
         self._counted = Counted()
         self.usage = b""
         self.model = ""
+        self._without_thoughts = False
         self._said: dict[str, Any] = {}  # of the answer as a whole
 
     def add(self, chunk: Chunk) -> None:
@@ -59,6 +70,8 @@ class Gathered:
         if chunk.usage != NULL:
             self.usage = bytes(chunk.usage)
         self.model = chunk.model or self.model
+        if chunk.without_thoughts:
+            self._without_thoughts = True
         if chunk.system_fingerprint:
             self._said["system_fingerprint"] = chunk.system_fingerprint
         if chunk.service_tier:
@@ -119,6 +132,7 @@ class Gathered:
             model=self.model,
             alternatives=tuple(others),
             extra=_encode(extra) if extra else b"",
+            without_thoughts=self._without_thoughts,
         )
 
 

@@ -9,7 +9,7 @@ ModelError
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,6 +17,17 @@ NULL = msgspec.Raw(b"null")  # what a `Raw` field holds where there is nothing
 # Parameters of the Responses API that the chat API has none for: only a server that speaks the former is sent them.
 REASONING_SUMMARY = "reasoning.summary"
 RESPONSES_ONLY = frozenset({REASONING_SUMMARY})
+
+
+# What a model's server is spoken to in, as it is recorded: names are stored, and never change. The empty one is chat.
+CHAT, RESPONSES, THOUGHTLESS_RESPONSES, NOWHERE = "", "responses", "responses_without_thoughts", "none"
+
+
+class Way(NamedTuple):
+    """How a prompt goes to a model: in which dialect, and under which name of it. `NOWHERE` where no server has it."""
+
+    api: str = CHAT
+    model: str = ""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -37,7 +48,8 @@ class Answer(msgspec.Struct, frozen=True):
     """A whole answer: assistant messages as the server gave them (JSON), its usage object, and the rest (JSON).
 
     `extra` may hold `logprobs`, `system_fingerprint`, `service_tier` and `moderation`; and where there are
-    `alternatives`, `choices`: the `finish_reason` and the `logprobs` of each.
+    `alternatives`, `choices`: the `finish_reason` and the `logprobs` of each. A prompt in the Responses
+    dialect went `without_thoughts` where the server had refused them.
     """
 
     message: bytes
@@ -46,6 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
     model: str = ""
     alternatives: tuple[bytes, ...] = ()
     extra: bytes = b""
+    without_thoughts: bool = False
 
 
 class Choice(msgspec.Struct):
@@ -58,7 +71,7 @@ class Choice(msgspec.Struct):
 
 
 class Chunk(msgspec.Struct):
-    """One chunk of a streamed answer."""
+    """One chunk of a streamed answer; the first says whether the prompt went `without_thoughts`, as in `Answer`."""
 
     choices: list[Choice] = []
     usage: msgspec.Raw = NULL
@@ -66,6 +79,7 @@ class Chunk(msgspec.Struct):
     system_fingerprint: str | None = None
     service_tier: str | None = None
     moderation: Any = None
+    without_thoughts: bool = False
 
 
 class ModelInfo(msgspec.Struct):
@@ -137,6 +151,10 @@ class Model(Protocol):
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """The answer as it comes; the last chunk of each choice has a finish reason. Raises `ModelError`."""
+        ...
+
+    def way(self, model: str) -> Way:
+        """How a prompt for the model of that name would be sent now."""
         ...
 
     async def models(self) -> list[ModelInfo]:

@@ -37,7 +37,8 @@ _NO_COUNTERPART: dict[str, tuple[Any, ...]] = {
 
 
 def body_of(prompt: Prompt, *, stream: bool, with_thoughts: bool) -> bytes:
-    """The body; raises `ModelRefused` where a parameter has no counterpart.
+    """The body; raises `ModelRefused` where a parameter has no counterpart. What was sent once is shown again by this:
+    it must not change for what is in logs.
 
     Only `with_thoughts` does it hold reasoning items, and ask for some.
     """

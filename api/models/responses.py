@@ -8,11 +8,23 @@ before: a request that is refused for them is sent once more without. A request 
 import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeAlias
 
 import msgspec
 
 from api.models.gather import Gathered
-from api.models.model import Answer, Chunk, ModelBroke, ModelGarbage, ModelInfo, ModelRefused, Prompt
+from api.models.model import (
+    RESPONSES,
+    THOUGHTLESS_RESPONSES,
+    Answer,
+    Chunk,
+    ModelBroke,
+    ModelGarbage,
+    ModelInfo,
+    ModelRefused,
+    Prompt,
+    Way,
+)
 from api.models.response_body import body_of
 from api.models.response_chunks import Chunks, Event, Response
 from api.models.sse import EventReader
@@ -29,6 +41,10 @@ _REASONING_ITEM = b'"type":"reasoning"'
 _ABOUT_THOUGHTS = re.compile(r"encrypted|reasoning|\binclude\b|\bitem\b|input\[\d", re.IGNORECASE)
 
 
+# An answer in pieces, and whether it is one to a prompt without thoughts.
+_Answering: TypeAlias = tuple[AsyncIterator[bytes], bool]
+
+
 class ResponsesModel:
     """The models of a server, asked in the Responses dialect."""
 
@@ -38,7 +54,7 @@ class ResponsesModel:
 
     async def complete(self, prompt: Prompt) -> Answer:
         """See `Model.complete`."""
-        async with self._asked(prompt, stream=False) as pieces:
+        async with self._asked(prompt, stream=False) as (pieces, without_thoughts):
             body = await whole(pieces)
         try:
             response = _decode_response(body)
@@ -47,11 +63,12 @@ class ResponsesModel:
         gathered = Gathered()
         for chunk in Chunks().whole(response):
             gathered.add(chunk)
-        return gathered.answer()
+        answer = gathered.answer()
+        return msgspec.structs.replace(answer, without_thoughts=True) if without_thoughts else answer
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """See `Model.stream`."""
-        async with self._asked(prompt, stream=True) as pieces:
+        async with self._asked(prompt, stream=True) as (pieces, without_thoughts):
             events, chunks = EventReader(), Chunks()
             has_begun, is_empty = False, True
             async for piece in pieces:
@@ -61,6 +78,7 @@ class ResponsesModel:
                         break
                     has_begun = True
                     for chunk in chunks.of(_event(data)):
+                        chunk.without_thoughts = without_thoughts
                         yield chunk
                     if chunks.has_ended:
                         return
@@ -68,21 +86,25 @@ class ResponsesModel:
                 raise ModelBroke("the model server ended its response in the middle")
             raise ModelGarbage("the model server was asked for a stream and sent something else")
 
+    def way(self, model: str) -> Way:
+        """See `Model.way`."""
+        return Way(THOUGHTLESS_RESPONSES if model in self._thoughtless else RESPONSES, model)
+
     async def models(self) -> list[ModelInfo]:
         """See `Model.models`."""
         return await self._server.models()
 
     @contextlib.asynccontextmanager
-    async def _asked(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _asked(self, prompt: Prompt, *, stream: bool) -> AsyncIterator[_Answering]:
         async with contextlib.AsyncExitStack() as asked:
             yield await self._pieces(asked, prompt, stream=stream)
 
-    async def _pieces(self, asked: contextlib.AsyncExitStack, prompt: Prompt, *, stream: bool) -> AsyncIterator[bytes]:
+    async def _pieces(self, asked: contextlib.AsyncExitStack, prompt: Prompt, *, stream: bool) -> _Answering:
         is_new = False
         if prompt.model not in self._thoughtless:
             body = body_of(prompt, stream=stream, with_thoughts=True)
             try:
-                return await asked.enter_async_context(self._server.ask("POST", PATH, body))
+                return await asked.enter_async_context(self._server.ask("POST", PATH, body)), False
             except ModelRefused as error:
                 if not _is_about_thoughts(error):
                     raise
@@ -91,7 +113,7 @@ class ResponsesModel:
         pieces = await asked.enter_async_context(self._server.ask("POST", PATH, body))
         if is_new and len(self._thoughtless) < THOUGHTLESS_MAX:
             self._thoughtless.add(prompt.model)
-        return pieces
+        return pieces, True
 
 
 def _is_about_thoughts(error: ModelRefused) -> bool:

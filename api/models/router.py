@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, NoReturn, TypeAlias
 import msgspec
 import structlog
 
-from api.models.model import Answer, Chunk, Model, ModelError, ModelInfo, ModelRefused, Prompt
+from api.models.model import NOWHERE, Answer, Chunk, Model, ModelError, ModelInfo, ModelRefused, Prompt, Way
 from api.models.refused import UNKNOWN_MODEL
 
 ANY = "*"
@@ -79,6 +79,13 @@ class Router:
         route = self._route(prompt)
         chunks = self._models[route.upstream].stream(_known_there(prompt, route))
         return _renamed(chunks, route) if route.prefix else chunks
+
+    def way(self, model: str) -> Way:
+        """See `Model.way`."""
+        route = self._routes.of(model)
+        if route is None:
+            return Way(NOWHERE, model)
+        return self._models[route.upstream].way(model.removeprefix(route.prefix))
 
     async def models(self) -> list[ModelInfo]:
         """The models of all upstreams that can be reached, by names that lead to them. Raises `ModelError`."""

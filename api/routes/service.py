@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 
-from api.context import CATALOGUE, GUARD, KEYRING, SETTINGS, TURNS, answer
+from api.context import CATALOGUE, GUARD, KEYRING, SETTINGS, STANDING, TURNS, answer
 from api.turns.refusals import ShuttingDown
 from api.wire.headers import IDEMPOTENCY_KEY, IDENTITY, MEMORY, SESSION_ID, SESSION_KEY
 
@@ -16,7 +16,10 @@ async def health(request: web.Request) -> web.StreamResponse:
     request.app[GUARD].ensure_whole()
     if request.app[TURNS].work.is_draining:
         raise ShuttingDown("the server is stopping")
-    return answer({"status": "ok", "platform": "turnlog", "version": VERSION})
+    said: dict[str, object] = {"status": "ok", "platform": "turnlog", "version": VERSION}
+    if standing := request.app.get(STANDING):
+        said |= {"read_only": True, "position": standing.position}
+    return answer(said)
 
 
 async def models(request: web.Request) -> web.StreamResponse:
@@ -65,7 +68,11 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "memory_header": MEMORY,
                 "idempotency_key_header": IDEMPOTENCY_KEY,
                 "compression": True,
+                "audit_checkpoints": True,
+                "audit_proofs": True,
                 "cors": bool(settings.cors_origins),
+                "read_only": STANDING in request.app,
+                "position": standing.position if (standing := request.app.get(STANDING)) else None,
             },
             "endpoints": {
                 route.name: {"method": route.method, "path": _path(route)}

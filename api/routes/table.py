@@ -5,6 +5,7 @@ from aiohttp import hdrs
 from api.models.model import ModelInfo
 from api.routes import (
     aside,
+    audit,
     background_responses,
     chat,
     compress,
@@ -13,6 +14,8 @@ from api.routes import (
     description,
     desk,
     erasure,
+    feed,
+    prompts,
     response_items,
     responses,
     runs,
@@ -24,10 +27,12 @@ from api.routes import (
     stored_completions,
 )
 from api.routes.route import SWITCHED, Route
+from api.wire import audit as audit_wire
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
 from api.wire import erasure as erasure_wire
+from api.wire import feed as feed_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
 from api.wire import session_list, session_requests
@@ -40,6 +45,8 @@ from api.wire.includes import INCLUDE
 from api.wire.input_tokens import InputTokens, InputTokensRequest
 from api.wire.item_list import PAGE, ItemList, Shown
 from api.wire.lineage import LineageObject
+from api.wire.moment import AS_OF
+from api.wire.prompts import PromptObject
 from api.wire.query import Parameter
 from api.wire.response import ResponseObject
 from api.wire.responses import ResponsesRequest
@@ -55,7 +62,7 @@ _AFTER_EVENT = Parameter(
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
-RUNS, SESSIONS, SERVICE = "Runs", "Sessions", "The server"
+RUNS, SESSIONS, LOG, AUDIT, SERVICE = "Runs", "Sessions", "The log", "Audit", "The server"
 
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
@@ -115,12 +122,14 @@ ROUTES: tuple[Route, ...] = (
         body=CompactRequest,
         answer=CompactedResponse,
         parameters=(_OF_SESSION,),
+        only_asks=True,
     ),
     Route(
         *(RESPONSES, POST, "/v1/responses/input_tokens", aside.input_tokens, "responses_input_tokens"),
         body=InputTokensRequest,
         answer=InputTokens,
         parameters=(_OF_SESSION,),
+        only_asks=True,
     ),
     Route(
         *(RESPONSES, GET, "/v1/responses/{response_id}", responses.get, "response"),
@@ -197,7 +206,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions", sessions.list_, "sessions"),
         answer=sessions_wire.SessionList,
-        parameters=session_list.PAGE,
+        parameters=(*session_list.PAGE, AS_OF.parameter),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions", desk.create, "session_create"),
@@ -210,7 +219,11 @@ ROUTES: tuple[Route, ...] = (
         answer=search_wire.SearchResults,
         parameters=(search_wire.WORDS, search_wire.LIMIT.parameter, search_wire.OFFSET.parameter),
     ),
-    Route(SESSIONS, GET, "/api/sessions/{session_id}", sessions.get, "session", answer=sessions_wire.OneSession),
+    Route(
+        *(SESSIONS, GET, "/api/sessions/{session_id}", sessions.get, "session"),
+        answer=sessions_wire.OneSession,
+        parameters=(AS_OF.parameter,),
+    ),
     Route(
         *(SESSIONS, PATCH, "/api/sessions/{session_id}", desk.change, "session_update"),
         body=session_requests.PatchRequest,
@@ -229,7 +242,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
         answer=sessions_wire.MessageList,
-        parameters=(session_list.MESSAGES_LIMIT.parameter, session_list.MESSAGES_OFFSET.parameter),
+        parameters=(session_list.MESSAGES_LIMIT.parameter, session_list.MESSAGES_OFFSET.parameter, AS_OF.parameter),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/compress", compress.create, "session_compress"),
@@ -240,6 +253,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/lineage", sessions.lineage, "session_lineage"),
         answer=LineageObject,
+        parameters=(AS_OF.parameter,),
     ),
     Route(
         *(SESSIONS, POST, "/api/sessions/{session_id}/fork", desk.fork, "session_fork"),
@@ -259,5 +273,22 @@ ROUTES: tuple[Route, ...] = (
         body=session_chat_wire.SessionChatRequest,
         streams=True,
         takes_turns=True,
+    ),
+    Route(
+        *(LOG, GET, "/api/events", feed.events, "events"),
+        answer=feed_wire.EventList,
+        streams=True,
+        parameters=feed_wire.PARAMETERS,
+    ),
+    Route(LOG, GET, "/api/turns/{turn_id}/prompt", prompts.get, "turn_prompt", answer=PromptObject),
+    Route(
+        *(AUDIT, GET, "/api/audit/checkpoint", audit.checkpoint, "audit_checkpoint"),
+        answer=audit_wire.CheckpointObject,
+        parameters=(audit_wire.SINCE,),
+    ),
+    Route(
+        *(AUDIT, GET, "/api/audit/proof/{position}", audit.proof, "audit_proof"),
+        answer=audit_wire.ProofObject,
+        parameters=(audit_wire.SIZE,),
     ),
 )

@@ -83,6 +83,13 @@ class BackgroundResponses:
             self._enlist(request, self._launch(request))
         return len(left)
 
+    async def show_queued(self) -> None:
+        """Have what is queued be found, and never begin: for the start of a server that only reads."""
+        for request in await self._queue.left(takes_out=False):
+            run = Run(request.tenant, decide_runs.asked(request, time.time_ns() // 1_000))
+            run.end()
+            self._queued[_name(request)] = run, request
+
     async def find(self, tenant: str, response_id: str) -> Found:
         """A response of any age, made in the background or not: a use of it. Raises `ResponseNotFound`."""
         if run := self._waiting((tenant, response_id)):

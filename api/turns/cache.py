@@ -54,9 +54,18 @@ class Sessions:
         while self._weight_bytes > WEIGHT_MAX_BYTES and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
 
-    async def whole(self, stream: str) -> Session:
-        """The lineage with all its generations, read anew: for what is older than the last rotation."""
-        return await self._fold(stream, await self._log.read(stream), keeps_past=True)
+    async def whole(self, stream: str, until_position: int | None = None) -> Session:
+        """The lineage with all its generations, read anew: for what is older than the last rotation, or as it was at a
+        position.
+        """
+        events = await self._log.read(stream)
+        if until_position is not None:
+            events = [recorded for recorded in events if recorded.position <= until_position]
+        return await self._fold(stream, events, keeps_past=True)
+
+    async def fold(self, stream: str, events: Sequence[Recorded], *, keeps_past: bool = False) -> Session:
+        """The session that those events, the stream's first ones, lead to: as it was then."""
+        return await self._fold(stream, events, keeps_past=keeps_past)
 
     async def find(self, session: Session, turn_id: str) -> Turn | None:
         """A turn that began in the session's lineage, however many rotations ago."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.models.model import Answer
+from api.models.model import RESPONSES, Answer, Way
 from api.turns.decide_items import check_items
 from api.turns.history import Scope, digest_behind, scope_of
 from api.turns.refusals import NothingNew, ResponseInProgress, ResponseNotFound, TurnInProgress, TurnNotOpen
@@ -70,6 +70,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     uncompressed: str = ""
     idempotency_scope: str = ""
     is_there: bool = False  # the session had started when the turn was let in
+    way: Way = Way()
 
 
 def begin(session: Session, command: Begin) -> list[Event]:
@@ -145,6 +146,8 @@ def started_by(command: Begin, session: Session, began: SessionStarted) -> TurnS
         recalled=command.recalled,
         uncompressed=command.uncompressed,
         background=request.background,
+        upstream_api=command.way.api,
+        upstream_model="" if command.way.model == request.model else command.way.model,
     )
 
 
@@ -180,6 +183,7 @@ def completed_by(
         delta_lengths=pieces.lengths,
         delta_fields=pieces.fields,
         delta_tokens=pieces.tokens,
+        resent=answer.without_thoughts and started.upstream_api == RESPONSES,
     )
 
 

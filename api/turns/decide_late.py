@@ -19,6 +19,7 @@ class Late(msgspec.Struct, frozen=True):
     turn_id: str
     answer: Answer
     pieces: Pieces
+    items_sent: int = 0  # the last of those that the request holds
 
     @property
     def size_bytes(self) -> int:
@@ -36,4 +37,5 @@ def record(session: Session, command: Begin, late: Late) -> list[Event]:
     events = decide.opened(session, command)
     started = events[-1]
     assert isinstance(started, TurnStarted)  # noqa: S101 (what begins a turn ends with that)
+    started = events[-1] = msgspec.structs.replace(started, sent_alone=late.items_sent)
     return events + decide.completion(session, asked_scope(command.request), started, late.answer, late.pieces)

@@ -137,7 +137,7 @@ class Outage:
 
         async def complete(answer: Answer, pieces: Pieces) -> Turn:
             if is_recorded:
-                self._keep(Late(request, turn.turn_id, answer, pieces))
+                self._keep(Late(request, turn.turn_id, answer, pieces, len(turn.started.items)))
             ended = decide.completed_by(turn.started, answer, pieces)
             return Turn(turn.started, turn.started_us, ended, time.time_ns() // 1_000)
 

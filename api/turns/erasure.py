@@ -21,6 +21,7 @@ from api.turns.background_responses import BackgroundResponses
 from api.turns.desk import Desk
 from api.turns.erasure_scope import Attached, Lineage, Meant, Selection
 from api.turns.lineages import CONFLICTS_MAX, Lineages
+from api.turns.moments import Moments
 from api.turns.refusals import LineageBusy, NothingToErase, SessionNotFound
 from api.turns.service import Turns
 from eventstore.events import (
@@ -30,7 +31,7 @@ from eventstore.events import (
     lineage_stream,
     queue_stream,
 )
-from eventstore.log import Erasure, EventLog, NotPurged, Recorded, VersionConflict
+from eventstore.log import ErasableLog, Erasure, NotPurged, Recorded, VersionConflict
 from projections import leftovers
 from projections.runner import ViewsUnavailable
 from projections.store import ViewsUnusable
@@ -52,6 +53,7 @@ class Live(NamedTuple):
     turns: Turns
     desk: Desk
     responses: BackgroundResponses
+    moments: Moments
 
 
 class Order(NamedTuple):
@@ -85,7 +87,7 @@ class Erasures:
     """The erasures of all tenants, one after the other. Without `live`, nobody takes turns in this process."""
 
     def __init__(
-        self, log: EventLog, lineages: Lineages, views: Rebuilt, views_path: Path, live: Live | None = None
+        self, log: ErasableLog, lineages: Lineages, views: Rebuilt, views_path: Path, live: Live | None = None
     ) -> None:
         self._log = log
         self._lineages = lineages
@@ -155,6 +157,8 @@ class Erasures:
             except (VersionConflict, SessionNotFound):
                 continue  # somebody was first: see what there is now
             self._lineages.sessions.forget_all()
+            if self._live:
+                self._live.moments.forget()
             _log.warning("erased", lineages=len(plan.erased), events=sum(found.events for found in plan.erased))
             return plan.erased
         raise LineageBusy("too many others write to what is to be erased: try again in a moment")
@@ -193,7 +197,7 @@ class Erasures:
         _log.info("what was erased is in no file any more")
 
 
-async def finish(log: EventLog, views_path: Path) -> None:
+async def finish(log: ErasableLog, views_path: Path) -> None:
     """Finish what a process that is gone has left of an erasure, before the views are opened: they are built anew."""
     if not log.is_erasing:
         return
@@ -210,7 +214,7 @@ async def finish(log: EventLog, views_path: Path) -> None:
 class _Plan:
     """What exactly is erased, as the streams are now."""
 
-    def __init__(self, log: EventLog, scope: Scope, order: Order) -> None:
+    def __init__(self, log: ErasableLog, scope: Scope, order: Order) -> None:
         self._log = log
         self._scope = scope
         self._order = order

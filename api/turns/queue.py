@@ -39,17 +39,20 @@ class Queue:
         except LogError as error:
             _log.error("a turn is still in the queue", turn_id=request.turn_id, reason=str(error))
 
-    async def left(self) -> list[TurnRequest]:
-        """What is still to begin, in the order in which it came; for the start, before any request is let in."""
+    async def left(self, *, takes_out: bool = True) -> list[TurnRequest]:
+        """What is still to begin, in the order in which it came; for the start, before any request is let in.
+
+        What has begun is taken out of the queue, by a server that writes.
+        """
         requests = []
         for tenant, turn_id in await self._views.fetch(queued.ALL, ()):
             recorded, *_ = await self._log.read(queue_stream(tenant, turn_id))
             assert isinstance(recorded.event, TurnQueued)  # noqa: S101 (it begins its stream)
             request = _request(tenant, recorded.event)
-            if await self._has_begun(request):
-                await self.take(request, BEGUN)
-            else:
+            if not await self._has_begun(request):
                 requests.append(request)
+            elif takes_out:
+                await self.take(request, BEGUN)
         return requests
 
     async def _has_begun(self, request: TurnRequest) -> bool:

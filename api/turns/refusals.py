@@ -17,9 +17,14 @@ Refusal
 ├── SessionExists         the id of a session to be made is taken
 ├── NothingToErase        nothing is recorded of what is to be erased, or nothing any more
 ├── TurnNotFound          the turn to fork behind is no part of the session's transcript
+├── PromptNotFound        no such turn for this tenant whose prompt could be shown
+├── NothingSent           the model was sent nothing for a turn
+├── ContentErased         what the answer would be made of was erased
 ├── CompletionNotFound    no such stored completion, for this tenant, any more
 ├── RunNotFound           no such run for this tenant, or, to stop it, none at work
 ├── TooManyRuns           as many runs are at work as may be
+├── MomentsBusy           more moments of the past are asked for than can be made at once
+├── TooManyFollowers      as many follow the log as may
 ├── LineageBusy           waited for the lineage's turn, in vain
 ├── TurnInProgress        the lineage has an open turn of a live owner
 ├── TurnNotOpen           the turn has ended meanwhile: its lease ran out and somebody took over
@@ -98,6 +103,18 @@ class TurnNotFound(Refusal):
     """Never taken in this session, or not completed."""
 
 
+class PromptNotFound(Refusal):
+    """Never taken, another tenant's, not recorded, or of a session that was deleted."""
+
+
+class NothingSent(Refusal):
+    """Still queued, cancelled in the queue, or of a kind that its model's server can not be asked for."""
+
+
+class ContentErased(Refusal):
+    """A fork goes on from it, or a turn had recalled it."""
+
+
 class CompletionNotFound(Refusal):
     """Never made, another tenant's, not stored, not completed, deleted, or of a session that was deleted."""
 
@@ -108,6 +125,14 @@ class RunNotFound(Refusal):
 
 class TooManyRuns(Refusal):
     """No more runs at once; those at work make room as they end."""
+
+
+class MomentsBusy(Refusal):
+    """The log is read for others; or still for this one."""
+
+
+class TooManyFollowers(Refusal):
+    """No more streams of events at once."""
 
 
 class LineageBusy(Refusal):

@@ -287,6 +287,7 @@ class Turns:
             uncompressed=prepared.uncompressed,
             recalled=prepared.remembered.recalled,
             idempotency_scope=request.idempotency_scope,
+            way=self._model.way(request.model),
         )
 
     def _learn(self, session: Session, request: TurnRequest, turn: Turn) -> None:

@@ -9,9 +9,9 @@ from eventstore.events import Erased, type_name
 from eventstore.log import Recorded
 
 
-class EventObject(msgspec.Struct, frozen=True):
+class EventObject(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event. `data` are its fields; JSON that was kept as bytes is shown as the JSON it is, other bytes in
-    hexadecimal. What was erased has none.
+    hexadecimal. What was `erased` has none.
     """
 
     position: int
@@ -21,6 +21,7 @@ class EventObject(msgspec.Struct, frozen=True):
     type: str
     data: dict[str, Any]
     hash: str
+    erased: bool = False
 
 
 def event_object(recorded: Recorded) -> EventObject:
@@ -33,6 +34,7 @@ def event_object(recorded: Recorded) -> EventObject:
         type=type_name(recorded.event),
         data=fields_of(recorded),
         hash=recorded.hash.hex(),
+        erased=isinstance(recorded.event, Erased),
     )
 
 

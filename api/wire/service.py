@@ -3,16 +3,19 @@
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from api.models.model import ModelInfo
 
 
-class Health(msgspec.Struct):
-    """The server takes turns."""
+class Health(msgspec.Struct, omit_defaults=True):
+    """The server takes turns; or it is read only, and serves the log up to a position."""
 
     status: Literal["ok"]
     platform: Literal["turnlog"]
     version: str
+    read_only: bool = False
+    position: int | UnsetType = UNSET
 
 
 class ModelList(msgspec.Struct):

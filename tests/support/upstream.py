@@ -64,7 +64,8 @@ def echo(body: dict[str, Any]) -> Reply:
 
 
 class Upstream:
-    """The scripted server. `requests` are the decoded bodies it was sent, in order; `url` is its base URL.
+    """The scripted server. `requests` are the bodies it was sent, decoded, and `bodies` their bytes, in order; `url` is
+    its base URL.
 
     `listed` are the models it lists; `lists` counts how often it did.
     """
@@ -74,6 +75,7 @@ class Upstream:
     def __init__(self) -> None:
         self.script: Script = echo
         self.requests: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.url = ""
         self.gate = asyncio.Event()
@@ -110,10 +112,12 @@ class Upstream:
             await self.arrived.wait_for(lambda: self.pieces_sent >= count)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        body = msgspec.json.decode(await request.read())
+        raw = await request.read()
+        body = msgspec.json.decode(raw)
         self.headers.append(dict(request.headers))
         async with self.arrived:
             self.requests.append(body)
+            self.bodies.append(raw)
             self.arrived.notify_all()
         reply = self.script(body | {"messages": self.messages_in(body)})
         if self.stream_gate_after is None:

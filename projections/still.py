@@ -1,0 +1,45 @@
+"""Views in a file that nobody writes to, read as they lie there: those of a moment, made by `turnlog replay --into`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from eventstore.log import Head
+from projections.readers import LOOKUPS, SEARCHES, Readers, read
+from projections.snapshot import Snapshot
+from projections.store import ViewsUnusable
+from projections.view import View
+
+# Without locks and without anything beside the file, which is neither written to nor has a write-ahead file.
+_STILL = "&immutable=1"
+
+
+class StillViews:
+    """What queries ask of the views, as a `Runner` has it; they stand at `head`."""
+
+    def __init__(self, readers: Readers, head: Head) -> None:
+        self._readers = readers
+        self.head = head
+
+    @classmethod
+    async def open(cls, path: Path, views: Sequence[View]) -> Self:
+        """The views in the file; raises `ViewsUnusable` where there are none, or others."""
+        if path.with_name(f"{path.name}-wal").exists():
+            raise ViewsUnusable(
+                f"{path} is written to, or was not closed: make a file of its own with 'turnlog replay --into FILE'"
+            )
+        snapshot = Snapshot(path, views, options=_STILL)
+        snapshot.close()
+        return cls(await Readers.open(path, _STILL), snapshot.head)
+
+    async def fetch(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        """See `Runner.fetch`."""
+        return await read(self._readers[LOOKUPS], sql, parameters)
+
+    async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:  # noqa: ARG002
+        """See `Runner.search`. There is nothing to wait for."""
+        return await read(self._readers[SEARCHES], sql, parameters)
+
+    async def stop(self) -> None:
+        """Let go of the file."""
+        await self._readers.close()
