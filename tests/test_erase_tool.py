@@ -33,7 +33,9 @@ def made(data: Path) -> Path:
 
     async def make() -> None:
         log = await SqliteLog.open(data)
-        await log.append(STREAM, 0, (session_started(title="Zqtitle"), started("t1", "Zqsaid"), completed("t1")))
+        await log.append(
+            STREAM, 0, (session_started(title="Zqneedletitle"), started("t1", "Zqneedlesaid"), completed("t1"))
+        )
         await log.append("lineage/acme/s1", 0, (session_started(title="of acme"),))
         await log.close()
 
@@ -42,13 +44,13 @@ def made(data: Path) -> Path:
 
 
 def holds(data: Path) -> bool:
-    return any(b"Zq" in file.read_bytes() for file in data.iterdir())
+    return any(b"Zqneedle" in file.read_bytes() for file in data.iterdir())
 
 
 def test_it_lists_what_is_meant_asks_erases_and_says_so(made: Path) -> None:
     asked = erase(made, "--session", "s1", "--why", "law", "--by", "Ada", answer="y\n")
     assert asked.exit_code == 0, asked.output
-    assert "session s1 'Zqtitle': 3 events" in asked.stderr
+    assert "session s1 'Zqneedletitle': 3 events" in asked.stderr
     assert "Erase all of this for good? [y/N]" in asked.stderr
     assert asked.stdout == f"erased s1: 3 events\n3 events are erased: nothing of them is left in {made}\n"
     assert not holds(made)
@@ -57,6 +59,7 @@ def test_it_lists_what_is_meant_asks_erases_and_says_so(made: Path) -> None:
     verified = turnlog("replay", "--verify", "--data", str(made))
     assert verified.exit_code == 0, verified.output
     shown = turnlog("audit", "show", "s1", "--data", str(made))
+    assert [line.endswith("(erased)") for line in shown.output.splitlines()] == [True] * 3 + [False] * 2
     assert "SessionErased" in shown.output
     assert "by=Ada" in shown.output
     assert turnlog("audit", "show", "s1", "--json", "--data", str(made)).exit_code == 0
@@ -120,7 +123,7 @@ async def test_where_a_server_runs_it_says_what_to_ask_that_for(
     data: Path, start: Callable[..., Awaitable[Process]]
 ) -> None:
     process = await start()
-    await process.server.chat("Zqsaid", "s1")
+    await process.server.chat("Zqneedlesaid", "s1")
     refused = await asyncio.to_thread(erase, data, "--session", "s1", "--why", "law", "--yes")
     assert refused.exit_code == 1
     assert f"in use by process {process.popen.pid}" in refused.output
@@ -166,7 +169,7 @@ async def test_a_bad_order_in_a_path_is_refused(server: Server) -> None:
 
 async def test_no_key_no_erasure(data: Path) -> None:
     async with serving(data) as server:
-        await server.chat("Zqsaid", "s1")
+        await server.chat("Zqneedlesaid", "s1")
         bad = {"authorization": "Bearer wrong"}
         await call(server, "POST", "/api/erasures", 401, json={"session": "s1"}, headers=bad)
         await call(server, "DELETE", "/api/sessions/s1?erase=true", 401, headers=bad)

@@ -21,6 +21,7 @@ from api.turns.background_responses import BackgroundResponses
 from api.turns.desk import Desk
 from api.turns.erasure_scope import Attached, Lineage, Meant, Selection
 from api.turns.lineages import CONFLICTS_MAX, Lineages
+from api.turns.moments import Moments
 from api.turns.refusals import LineageBusy, NothingToErase, SessionNotFound
 from api.turns.service import Turns
 from eventstore.events import (
@@ -52,6 +53,7 @@ class Live(NamedTuple):
     turns: Turns
     desk: Desk
     responses: BackgroundResponses
+    moments: Moments
 
 
 class Order(NamedTuple):
@@ -155,6 +157,8 @@ class Erasures:
             except (VersionConflict, SessionNotFound):
                 continue  # somebody was first: see what there is now
             self._lineages.sessions.forget_all()
+            if self._live:
+                self._live.moments.forget()
             _log.warning("erased", lineages=len(plan.erased), events=sum(found.events for found in plan.erased))
             return plan.erased
         raise LineageBusy("too many others write to what is to be erased: try again in a moment")

@@ -9,7 +9,7 @@ import msgspec
 
 from api.wire.moment import Moment
 from api.wire.recorded import event_object, fields_of, rfc3339
-from eventstore.events import type_name
+from eventstore.events import Erased, type_name
 from eventstore.log import Recorded
 from tools.audit.lineage import reading
 from tools.audit.transcript import entries, lines, plain
@@ -58,6 +58,8 @@ def _line(recorded: Recorded) -> str:
     said = " ".join(_said(message) for name in ("items", "output") for message in facts.pop(name, ()))
     rest = {name: value for name, value in facts.items() if value not in ("", [], {}, None)}
     content = " ".join([said, *(f"{name}={_short(value)}" for name, value in rest.items())]).strip()
+    if isinstance(recorded.event, Erased):
+        content = "(erased)"
     head = (
         f"{recorded.position:>8} {recorded.version:>5} {rfc3339(recorded.recorded_us)} {type_name(recorded.event):<20}"
     )
