@@ -29,6 +29,7 @@ from tests.support.tampering import (
     rewrite,
     rows,
     sign,
+    signed_anew,
     tampering,
     verified,
     with_column,
@@ -315,6 +316,28 @@ def test_what_keeps_the_rows_as_they_are_must_be_there(log: Path, sql: str, said
     database.execute(sql)
     database.close()
     assert said in first(log).reason
+
+
+def test_an_index_that_differs_from_the_rows_is_found(log: Path, original: list[Row]) -> None:
+    """The index is hidden from SQLite while a row gets another stream, and its hash is made anew."""
+    database = sqlite3.connect(log / "log.db", isolation_level=None)
+    database.execute("PRAGMA writable_schema = ON")
+    (hidden,) = database.execute("SELECT * FROM sqlite_master WHERE name = 'events_by_stream'")
+    database.execute("DELETE FROM sqlite_master WHERE name = 'events_by_stream'")
+    database.close()
+    *before, last = original
+    row = signed_anew(with_column(with_column(last, STREAM, "lineage/acme/else"), VERSION, 1), before[-1][HASH])
+    database = sqlite3.connect(log / "log.db", isolation_level=None)
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute("DROP TRIGGER events_are_never_updated")
+    sql = "UPDATE events SET stream = ?, version = ?, hash = ? WHERE position = ?"
+    database.execute(sql, (row[STREAM], row[VERSION], row[HASH], EVENTS))
+    database.execute("INSERT INTO sqlite_master VALUES (?,?,?,?,?)", hidden)
+    database.close()
+    (log / "checkpoints.jsonl").unlink()
+    assert first(log).position == EVENTS
+    assert "the index events_by_stream does not have the event" in first(log).reason
+    assert "missing from index" in str(verified(log, is_deep=True).findings)
 
 
 @pytest.mark.parametrize(
