@@ -32,13 +32,24 @@ def check(database: sqlite3.Connection) -> Iterator[Finding]:
                 yield Finding(0, f"the {type_} {name} {state}: {_MEANING[type_]}")
         for type_, name in sorted(found.keys() - expected.keys()):
             yield Finding(0, f"the {type_} {name} is none of turnlog's")
-        lowest, highest, indexed = database.execute(schema.EXTENT).fetchone()
+        (lowest,) = database.execute(schema.LOWEST).fetchone()
         if lowest is not None and lowest < 1:
             yield Finding(lowest, "there is a row before position 1")
-        elif highest is not None and indexed > highest:
-            yield Finding(0, f"the index {schema.INDEX} has {indexed} events, and the log {highest}")
     except sqlite3.Error as error:
         yield Finding(0, f"SQLite says: {error}")
+
+
+def index(database: sqlite3.Connection, head: int) -> Finding | None:
+    """Whether the streams' index has the events up to the head, and all streams without a gap."""
+    try:
+        if gap := database.execute(schema.INDEXED_GAP, (head,)).fetchone():
+            return Finding(0, f"the index {schema.INDEX} does not have all versions of {gap[0]}, or some twice")
+        sums = database.execute(schema.INDEXED_SUMS, (head,)).fetchone()
+    except sqlite3.Error as error:
+        return Finding(0, f"the index {schema.INDEX} can not be read: {error}")
+    if tuple(value or 0 for value in sums) != _sums(head):
+        return Finding(0, f"the index {schema.INDEX} does not have the events that the table has")
+    return None
 
 
 def integrity(database: sqlite3.Connection) -> Iterator[Finding]:
@@ -56,3 +67,13 @@ def _objects(database: sqlite3.Connection) -> dict[tuple[str, str], str]:
     """Everything that the database is made of, but for what SQLite keeps for itself."""
     rows = database.execute(schema.OBJECTS).fetchall()
     return {(str(type_), str(name)): " ".join(str(sql).split()) for type_, name, sql in rows}
+
+
+def _sums(head: int) -> tuple[int, int, int]:
+    """What `INDEXED_SUMS` says of the positions up to the head, each once."""
+    blocks, rest = divmod(head + 1, 65_536)
+    return head, head * (head + 1) // 2, blocks * _squares(65_535) + _squares(rest - 1)
+
+
+def _squares(last: int) -> int:
+    return last * (last + 1) * (2 * last + 1) // 6

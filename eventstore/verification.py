@@ -11,6 +11,7 @@ What cannot be seen: events that were removed from the end, or rewritten, since 
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -21,7 +22,7 @@ from eventstore import erased, schema, structure
 from eventstore.chain import GENESIS
 from eventstore.checkpoint import Checkpoint
 from eventstore.diagnosis import Finding
-from eventstore.log import Head
+from eventstore.log import Head, LogDamaged
 from eventstore.peaks import Peak, Peaks
 from eventstore.plain import connect, readable
 from eventstore.stretch import Claim, Run, Task, check
@@ -86,7 +87,7 @@ def verify(
         if finding := verification.follows_from_before(head):
             return Verified(before or Whole(), [finding])
         crew = stack.enter_context(Crew(directory, _workers(directory, head) if workers is None else workers))
-        return verification.run(crew, head, progress, is_deep=is_deep)
+        return verification.run(directory, crew, head, progress, is_deep=is_deep)
 
 
 class _Verification:
@@ -124,9 +125,13 @@ class _Verification:
             return Finding(position, "the log was rewritten there or before: it does not have the hash that it had")
         return None
 
-    def run(self, crew: Crew, head: Head, progress: Progress, *, is_deep: bool) -> Verified:
+    def run(self, directory: Path, crew: Crew, head: Head, progress: Progress, *, is_deep: bool) -> Verified:
         """Check everything up to the head."""
-        hash_, broken = self._scan(crew, head, progress)
+        # SQLite works on the index in a thread of its own, while the rows are checked.
+        with closing(connect(directory)) as beside, ThreadPoolExecutor(1) as pool:
+            indexed = pool.submit(structure.index, beside, head.position)
+            hash_, broken = self._scan(crew, head, progress)
+            disorder = indexed.result()
         if broken:
             self._findings.append(broken)
         else:
@@ -135,6 +140,8 @@ class _Verification:
             if not any(finding.position for finding in self._findings):
                 with readable():
                     self._findings += self._erasures(head)
+        if self._is_indexed and disorder:
+            self._findings.append(disorder)
         self._findings += structure.check(self._database)
         if is_deep:
             self._findings += structure.integrity(self._database)
@@ -194,6 +201,8 @@ class _Verification:
 
 def _head(database: sqlite3.Connection) -> Head:
     row = database.execute(schema.HEAD).fetchone()
+    if row and not isinstance(row[0], int):
+        raise LogDamaged(0, "the table of events has no positions")
     return Head(max(row[0], 0), row[1]) if row else Head(0, GENESIS)
 
 

@@ -29,6 +29,7 @@ from tests.support.tampering import (
     rewrite,
     rows,
     sign,
+    signed_anew,
     tampering,
     verified,
     with_column,
@@ -317,6 +318,26 @@ def test_what_keeps_the_rows_as_they_are_must_be_there(log: Path, sql: str, said
     assert said in first(log).reason
 
 
+def test_an_index_forged_to_differ_from_the_rows_is_found_by_a_deep_check(log: Path, original: list[Row]) -> None:
+    """The index is hidden from SQLite while a row gets another stream, and its hash is made anew."""
+    database = sqlite3.connect(log / "log.db", isolation_level=None)
+    database.execute("PRAGMA writable_schema = ON")
+    (hidden,) = database.execute("SELECT * FROM sqlite_master WHERE name = 'events_by_stream'")
+    database.execute("DELETE FROM sqlite_master WHERE name = 'events_by_stream'")
+    database.close()
+    *before, last = original
+    row = signed_anew(with_column(with_column(last, STREAM, "lineage/acme/else"), VERSION, 1), before[-1][HASH])
+    database = sqlite3.connect(log / "log.db", isolation_level=None)
+    database.execute("PRAGMA writable_schema = ON")
+    database.execute("DROP TRIGGER events_are_never_updated")
+    sql = "UPDATE events SET stream = ?, version = ?, hash = ? WHERE position = ?"
+    database.execute(sql, (row[STREAM], row[VERSION], row[HASH], EVENTS))
+    database.execute("INSERT INTO sqlite_master VALUES (?,?,?,?,?)", hidden)
+    database.close()
+    (log / "checkpoints.jsonl").unlink()
+    assert "missing from index" in str(verified(log, is_deep=True).findings)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -399,3 +420,22 @@ def _damaged(data: Path, content: bytes, expected: list[Row]) -> None:
         assert rows(data) == expected
     except sqlite3.Error as error:
         raise AssertionError("found whole, and not to be read") from error
+
+
+@pytest.mark.parametrize("change", ["position = 11", "version = 7", "stream = 'lineage/acme/kepT'"])
+def test_an_index_that_was_damaged_is_found(log: Path, change: str) -> None:
+    """The last row is another in the index than in the table: bytes of the file itself are changed."""
+    content = (log / "log.db").read_bytes()
+    database = sqlite3.connect(log / "log.db")
+    ((page,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_by_stream'")
+    ((page_bytes,),) = database.execute("PRAGMA page_size")
+    database.close()
+    index = content[(page - 1) * page_bytes : page * page_bytes]
+    old, new = {
+        "position = 11": (b"lineage/acme/kept\x06\x0c", b"lineage/acme/kept\x06\x0b"),
+        "version = 7": (b"lineage/acme/kept\x06\x0c", b"lineage/acme/kept\x07\x0c"),
+        "stream = 'lineage/acme/kepT'": (b"lineage/acme/kept\x06\x0c", b"lineage/acme/kepT\x06\x0c"),
+    }[change]
+    assert index.count(old) == 1
+    (log / "log.db").write_bytes(content.replace(index, index.replace(old, new)))
+    assert "the index events_by_stream does not have" in first(log).reason

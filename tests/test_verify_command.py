@@ -194,13 +194,14 @@ async def test_an_altered_memory_is_refused(tmp_path: Path, data: Path) -> None:
     run(*remember)
     seen = tmp_path / "seen.json"
     content = json.loads(seen.read_bytes())
-    for change in (
+    changes: list[dict[str, object]] = [
         {"position": 11},
         {"peaks": []},
         {"hash": "AAAA"},
         {"peaks": [[12, content["hash"]]]},
         {"type": "x"},
-    ):
+    ]
+    for change in changes:
         seen.write_text(json.dumps(content | change))
         done = run(*remember)
         assert (done.exit_code, "is not what --remember writes" in done.stderr) == (1, True)

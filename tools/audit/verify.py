@@ -42,9 +42,10 @@ class _Key(click.ParamType[VerifierKey]):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Check only what is new since this file was written, if it exists; then write it anew.",
 )
+@click.option("--deep", is_flag=True, help="Have SQLite check the structures of its file, too.")
 @audit_key_option
 @data_option
-def verify_log(key: VerifierKey | None, remember: Path | None, audit_key: Path | None, data: Path) -> None:
+def verify_log(key: VerifierKey | None, remember: Path | None, deep: bool, audit_key: Path | None, data: Path) -> None:
     """Check every event: its place, its link in the chain, its stream, its content; what was erased; what was signed.
 
     Works beside a running server. The first thing that is wrong is named with its position, and the exit code is 1.
@@ -57,7 +58,12 @@ def verify_log(key: VerifierKey | None, remember: Path | None, audit_key: Path |
         signed, signer = _signed(data, key, key_path(data, audit_key))
         with _shown() as progress:
             found = verify(
-                data, signed.checkpoints, before=before, is_tree_wanted=remember is not None, progress=progress
+                data,
+                signed.checkpoints,
+                before=before,
+                is_tree_wanted=remember is not None,
+                is_deep=deep,
+                progress=progress,
             )
     except (LogError, AuditKeyProblem) as error:
         raise click.ClickException(str(error)) from error

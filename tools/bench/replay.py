@@ -7,6 +7,7 @@ from pathlib import Path
 import uvloop
 
 from eventstore.sqlite import SqliteLog
+from eventstore.verification import verify
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE
 from projections.session import Session
@@ -20,8 +21,8 @@ Replay = Callable[[SqliteLog], Awaitable[int]]
 
 
 def measure(plan: Plan) -> list[Figure]:
-    """Events per second of a scan with decoding and folding into sessions, without and with the hash chain checked,
-    and of a rebuild of all views into an empty file.
+    """Events per second of a scan with decoding and folding into sessions, without and with the hash chain checked; of
+    a rebuild of all views into an empty file; of an audit, without and with the tree that checkpoints are of.
     """
     data = plan.generated()
     figures = Figures(SUITE)
@@ -34,11 +35,19 @@ def measure(plan: Plan) -> list[Figure]:
         figures.add("scan, decode, fold", _per_s(data, _fold), "events/s", ">=", 600_000)
         figures.add("the same, chain checked", _per_s(data, _checked), "events/s")
         figures.add("rebuild of the views", _per_s(data, views), "events/s", ">=", 60_000)
+        figures.add("audit verify", _verified_per_s(data), "events/s", ">=", 400_000)
+        figures.add("the same, with checkpoints", _verified_per_s(data, is_tree_wanted=True), "events/s")
     return figures.all()
 
 
 def _per_s(data: Path, replay: Replay) -> float:
     return uvloop.run(_timed(data, replay))
+
+
+def _verified_per_s(data: Path, *, is_tree_wanted: bool = False) -> float:
+    began = time.perf_counter()
+    found = verify(data, is_tree_wanted=is_tree_wanted)
+    return found.whole.position / (time.perf_counter() - began)
 
 
 async def _timed(data: Path, replay: Replay) -> float:
