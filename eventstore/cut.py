@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from eventstore.events import Event
-from eventstore.log import EVENTS_MAX, EventLog, Head, LogReadOnly, Part, Recorded, Selected
+from eventstore.log import BYTES_MAX, EVENTS_MAX, EventLog, Head, LogReadOnly, Part, Recorded, Selected
 
 
 class CutLog:
@@ -29,10 +29,11 @@ class CutLog:
         """See `EventLog.at`."""
         return await self._log.at([position for position in positions if position <= self._last.position])
 
-    async def select(self, part: Part, limit: int = EVENTS_MAX) -> Selected:
+    async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """See `EventLog.select`."""
         asked, last = part.until_position, self._last.position
-        return await self._log.select(part._replace(until_position=last if asked is None else min(asked, last)), limit)
+        until = last if asked is None else min(asked, last)
+        return await self._log.select(part._replace(until_position=until), limit, bytes_max)
 
     async def read_all(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`."""
@@ -44,8 +45,9 @@ class CutLog:
             if batch[-1].position >= self._last.position:
                 return
 
-    async def follow(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
-        """See `EventLog.follow`. Nothing comes later."""
+    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
+        """See `EventLog.follow`. Nothing comes later, and nothing was hashed a moment ago: all of it is checked."""
+        del check
         async for batch in self.read_all(after_position):
             yield batch
         await asyncio.Event().wait()

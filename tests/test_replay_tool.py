@@ -21,14 +21,18 @@ EXPECTED = [
     "tips: 1 row differs of 2:",
     "  + tips: tenant='default' session_id='s0' root_id='s0' tip_id='s0'",
     "conversations: 1 row differs of 1:",
-    "  - conversations: tenant='default' name='slug' root_id='s9' turn_id=None created_us=1 updated_us=2 position=1"
-    " metadata='{}'",
+    (
+        "  - conversations: tenant='default' name='slug' root_id='s9' turn_id=None created_us=1 updated_us=2 position=1 "
+        "metadata='{}'"
+    ),
     "passages: 2 rows differ of 33:",
     "  - passage_lineages: id=1 tip_id='other'",
     "  + passage_lineages: id=1 tip_id='s0'",
     "  - passages_fts: term='pears' doc=99",
-    "Error: 5 rows differ as of position 11 (- as the live views have them, + as the log gives them): run 'turnlog "
-    "replay'",
+    (
+        "Error: 5 rows differ as of position 11 (- as the live views have them, + as the log gives them): "
+        "run 'turnlog replay'"
+    ),
 ]
 
 
