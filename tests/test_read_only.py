@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from freezegun import freeze_time
 
 from api.context import LINEAGES
 from api.routes.table import ROUTES
+from api.wire.moment import Moment
 from eventstore.cut import CutLog
 from eventstore.log import EventLog, Head, LogReadOnly, Part
 from eventstore.sqlite import SqliteLog
@@ -260,6 +262,24 @@ async def test_the_greeting_says_of_which_moment_it_is(data: Path) -> None:
     assert "It serves the log as of position 2 (20" in process.popen.stdout.readline()
     assert (await process.server.get("/api/sessions/s1"))["session"]["id"] == "s1"
     await process.terminate()
+
+
+async def test_a_time_leads_to_what_was_then_whatever_the_clock_says_now(data: Path) -> None:
+    for hour, session in ((12, "s1"), (13, "s2")):
+        with freeze_time(f"2026-06-01T{hour}:00:00", real_asyncio=True):
+            async with serving(data) as server:
+                await server.chat("apples", session)
+    log, views = await SqliteLog.open_read_only(data), data.parent / "then.db"
+    (await rebuild(log, views, VIEWS, until=Moment.parse("2026-06-01T14:30:00+02:00").is_after)).close()
+    await log.close()
+    with freeze_time("2099-01-01", real_asyncio=True):
+        async with serving(data, views=views) as then:
+            assert (await then.get("/health"))["position"] == 3
+            assert [session["id"] for session in (await then.get("/api/sessions"))["data"]] == ["s1"]
+            assert len((await then.get("/api/sessions/search?q=apples"))["results"]) == 1
+            await then.get("/api/sessions/s2", 404)
+            async with then.http.delete("/api/sessions/s1") as response:
+                assert "as of position 3 (2026-06-01T12:00:00" in (await response.json())["error"]["message"]
 
 
 async def test_a_log_that_is_cut_ends_there(data: Path) -> None:

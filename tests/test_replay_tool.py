@@ -22,8 +22,8 @@ EXPECTED = [
     "  + tips: tenant='default' session_id='s0' root_id='s0' tip_id='s0'",
     "conversations: 1 row differs of 1:",
     (
-        "  - conversations: tenant='default' name='slug' root_id='s9' turn_id=None created_us=1 updated_us=2 position=1 "
-        "metadata='{}'"
+        "  - conversations: tenant='default' name='slug' root_id='s9' turn_id=None created_us=1 updated_us=2 "
+        "position=1 metadata='{}'"
     ),
     "passages: 2 rows differ of 33:",
     "  - passage_lineages: id=1 tip_id='other'",
@@ -175,9 +175,10 @@ async def test_of_many_rows_that_differ_the_first_are_shown(data: Path) -> None:
         (("--verify", "--into", "x.db"), "leave --into out"),
     ],
 )
-async def test_bad_input_is_told_in_a_sentence(data: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_bad_input_is_told_in_a_sentence(data: Path, arguments: tuple[str, ...], said: str) -> None:
     data.mkdir()
     (data / "log.db").touch()
-    code, told = await replay(data, *(argument.format(data=data) for argument in arguments))
-    assert code == 2
-    assert said in " ".join(told.split())
+    asked = ["replay", "--data", str(data), *(argument.format(data=data) for argument in arguments)]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
