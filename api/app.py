@@ -3,19 +3,23 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from aiohttp import web
 
 from api import readonly
+from api.audit import Audit
 from api.boundary import boundary, on_prepare
 from api.context import (
+    AUDIT,
     CATALOGUE,
     CHANGING,
     COMPLETIONS,
     CONVERSATIONS,
     DESCRIPTION,
     DESK,
+    ERASURES,
     EVICTION,
     FEED,
     GUARD,
@@ -52,6 +56,7 @@ from api.turns.background_responses import BackgroundResponses
 from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.desk import Desk
+from api.turns.erasure import Erasures, Live, finish
 from api.turns.eviction import Eviction
 from api.turns.feed import Feed
 from api.turns.lineages import Lineages
@@ -63,6 +68,7 @@ from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire import feed as feed_wire
+from eventstore.audit_key import KEY_FILE, load_or_make, publish
 from eventstore.log import EventLog
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -98,77 +104,107 @@ def make_app(settings: Settings, *, progress: Callable[[int], None] = _no_progre
     return app
 
 
+class _Storage(NamedTuple):
+    """What is read; and what can be changed, unless the server is read only."""
+
+    log: EventLog
+    views: Runner | StillViews
+    live: tuple[SqliteLog, Runner] | None
+
+
 async def _parts(app: web.Application, progress: Callable[[int], None]) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     async with contextlib.AsyncExitStack() as parts:
-        log, views = await _storage(app, parts, progress)
-        model = _model(settings, parts)
-        catalogue = app[CATALOGUE] = Catalogue(model)
-        parts.push_async_callback(catalogue.stop)
+        storage = await _storage(app, parts, progress)
+        log, views, live = storage
         lineages = app[LINEAGES] = Lineages(log, views, lock_wait_s=settings.lock_wait_s)
-        moments = app[MOMENTS] = Moments(log, lineages.reader, lineages.directory)
-        parts.push_async_callback(moments.stop)
-        summariser = model if settings.all_upstreams else None  # the built-in model has nothing to say of its own
-        rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
-        eviction = app[EVICTION] = Eviction(
-            lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s
-        )
-        app[PROMPTS] = Prompts(log, lineages.sessions, views)
-        app[FEED] = Feed(log, lineages.directory, feed_wire.told)
-        search_ = app[SEARCH] = Search(log, views, lineages.directory)
-        parts.callback(search_.close)
-        memory = SaidBefore(log, views, lineages.spoken)
-        parts.callback(memory.close)
-        parts.push_async_callback(rotations.stop)
-        turns = app[TURNS] = Turns(
-            lineages,
-            model,
-            rotations,
-            turn_max_s=settings.timeouts.total_s,
-            lock_wait_s=settings.lock_wait_s,
-            eviction=eviction,
-            restarts_runs=settings.runs_after_crash == "restart",
-            matches_history=settings.match_history,
-            answers_without_history=settings.history_on_failure == "empty",
-            memory=memory if settings.memory else None,
-        )
+        _readers(app, parts, storage)
+        turns = _turns(app, parts, storage)
         app[CONVERSATIONS] = Conversations(log, lineages, turns)
         app[COMPLETIONS] = Completions(lineages)
-        app[DESK] = Desk(lineages, turns, eviction)
+        desk = app[DESK] = Desk(lineages, turns, app[EVICTION])
         background = app[RUNS] = Background(lineages, turns, runs_max=settings.runs_max)
         responses_ = app[RESPONSES] = BackgroundResponses(
-            lineages, turns, background, eviction, Queue(log, views, lineages.directory)
+            lineages, turns, background, app[EVICTION], Queue(log, views, lineages.directory)
         )
         parts.push_async_callback(turns.stop, 0.0)
-        if settings.views:
+        if live is None:
             await responses_.show_queued()
         else:
+            audit = app[AUDIT] = await _audit(settings)
+            parts.push_async_callback(audit.stop)
+            at_work = Live(turns, desk, responses_)
+            erasures = app[ERASURES] = Erasures(live[0], lineages, live[1], settings.data / VIEWS_FILE, at_work)
+            parts.push_async_callback(erasures.stop)
             await _take_up(turns, background, responses_)
-            await parts.enter_async_context(eviction.sweeping())
+            await parts.enter_async_context(app[EVICTION].sweeping())
         yield
 
 
-async def _storage(
-    app: web.Application, parts: contextlib.AsyncExitStack, progress: Callable[[int], None]
-) -> tuple[EventLog, Runner | StillViews]:
+async def _storage(app: web.Application, parts: contextlib.AsyncExitStack, progress: Callable[[int], None]) -> _Storage:
     settings = app[SETTINGS]
     if settings.views:
         cut, still, app[STANDING] = await readonly.opened(settings, parts)
         parts.push_async_callback(app[GUARD].stop)
         await app[GUARD].start(cut)
-        return cut, still
+        return _Storage(cut, still, None)
     log = await SqliteLog.open(settings.data, synchronous=settings.synchronous)
     parts.push_async_callback(log.close)
     parts.push_async_callback(app[GUARD].stop)
     await app[GUARD].start(log)
+    await finish(log, settings.data / VIEWS_FILE)
     views = await Runner.start(log, settings.data / VIEWS_FILE, VIEWS, progress=progress)
     parts.push_async_callback(views.stop)
-    return log, views
+    return _Storage(log, views, (log, views))
+
+
+def _readers(app: web.Application, parts: contextlib.AsyncExitStack, storage: _Storage) -> None:
+    """Those that change nothing."""
+    log, views, lineages = storage.log, storage.views, app[LINEAGES]
+    app[PROMPTS] = Prompts(log, lineages.sessions, views)
+    app[FEED] = Feed(log, lineages.directory, feed_wire.told)
+    moments = app[MOMENTS] = Moments(log, lineages.reader, lineages.directory)
+    parts.push_async_callback(moments.stop)
+    search_ = app[SEARCH] = Search(log, views, lineages.directory)
+    parts.callback(search_.close)
+
+
+def _turns(app: web.Application, parts: contextlib.AsyncExitStack, storage: _Storage) -> Turns:
+    """Those by which turns are taken."""
+    settings, lineages = app[SETTINGS], app[LINEAGES]
+    model = _model(settings, parts)
+    catalogue = app[CATALOGUE] = Catalogue(model)
+    parts.push_async_callback(catalogue.stop)
+    summariser = model if settings.all_upstreams else None  # the built-in model has nothing to say of its own
+    rotations = app[ROTATIONS] = Rotations(lineages, summariser, settings.compression, settings.models)
+    parts.push_async_callback(rotations.stop)
+    memory = SaidBefore(storage.log, storage.views, lineages.spoken)
+    parts.callback(memory.close)
+    app[EVICTION] = Eviction(lineages, responses_max=settings.responses_max, ttl_s=settings.response_ttl_s)
+    turns = app[TURNS] = Turns(
+        lineages,
+        model,
+        rotations,
+        turn_max_s=settings.timeouts.total_s,
+        lock_wait_s=settings.lock_wait_s,
+        eviction=app[EVICTION],
+        restarts_runs=settings.runs_after_crash == "restart",
+        matches_history=settings.match_history,
+        answers_without_history=settings.history_on_failure == "empty",
+        memory=memory if settings.memory else None,
+    )
+    return turns
 
 
 async def _end_feed(app: web.Application) -> None:
     """Streams of events end as the server stops: their clients come back to the next one."""
     await app[FEED].close()
+
+
+async def _audit(settings: Settings) -> Audit:
+    key_path = settings.audit_key or settings.data / KEY_FILE
+    publish(settings.data, load_or_make(key_path, settings.audit_name).verifier)
+    return await Audit.start(settings.data, key_path, settings.checkpoint_every_s)
 
 
 async def _take_up(turns: Turns, background: Background, responses_: BackgroundResponses) -> None:

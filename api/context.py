@@ -3,6 +3,7 @@
 import msgspec
 from aiohttp import web
 
+from api.audit import Audit
 from api.description import Description
 from api.guard import Guard
 from api.keys import Keyring
@@ -17,6 +18,7 @@ from api.turns.completions import Completions
 from api.turns.conversations import Conversations
 from api.turns.degraded import OUT_OF_REACH
 from api.turns.desk import NO_MODELS, Desk, Models
+from api.turns.erasure import Erasures
 from api.turns.eviction import Eviction
 from api.turns.feed import Feed
 from api.turns.lineages import Lineages
@@ -38,6 +40,7 @@ ROTATIONS = web.AppKey("rotations", Rotations)
 TURNS = web.AppKey("turns", Turns)
 CONVERSATIONS = web.AppKey("conversations", Conversations)
 DESK = web.AppKey("desk", Desk)
+ERASURES = web.AppKey("erasures", Erasures)
 RUNS = web.AppKey("runs", Background)
 RESPONSES = web.AppKey("responses", BackgroundResponses)
 COMPLETIONS = web.AppKey("completions", Completions)
@@ -47,6 +50,7 @@ STANDING = web.AppKey("standing", Standing)  # of a server that is read only
 PROMPTS = web.AppKey("prompts", Prompts)
 FEED = web.AppKey("feed", Feed)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
+AUDIT = web.AppKey("audit", Audit)
 SOCKETS = web.AppKey("sockets", Sockets)
 DESCRIPTION = web.AppKey("description", Description)
 CHANGING: web.AppKey[frozenset[str]] = web.AppKey("changing")  # routes that a server that only reads refuses

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from api import audit
 from api.models import model
 from api.problem import Problem
 from api.turns import refusals
-from eventstore import log
+from eventstore import audit_key, log, notary
 from projections.runner import ViewsUnavailable
 from projections.store import ViewsUnusable
 
@@ -50,6 +51,7 @@ TABLE: dict[type[Exception], Row] = {
     refusals.SessionNotFound: Row(404, REQUEST, "session_not_found", "session_id"),
     refusals.NothingToCompress: Row(400, REQUEST, "nothing_to_compress", "session_id"),
     refusals.SessionExists: Row(409, REQUEST, "session_exists", "id", NEVER),
+    refusals.NothingToErase: Row(404, REQUEST, "nothing_to_erase"),
     refusals.TurnNotFound: Row(404, REQUEST, "turn_not_found", "turn_id"),
     refusals.PromptNotFound: Row(404, REQUEST, "turn_not_found", "turn_id"),
     refusals.NothingSent: Row(404, REQUEST, "nothing_sent", "turn_id"),
@@ -67,8 +69,15 @@ TABLE: dict[type[Exception], Row] = {
     log.LogOverloaded: Row(503, SERVER, "overloaded", None, SOON),
     log.LogUnavailable: Row(503, SERVER, "log_unavailable", None, SOON),
     log.LogReadOnly: Row(403, "permission_error", "read_only", None, NEVER),
+    log.NotPurged: Row(503, SERVER, "erasure_not_purged", None, NEVER),
     log.LogDamaged: Row(503, SERVER, "log_damaged", None, NEVER),
     log.LogUnreadable: Row(503, SERVER, "log_unreadable", None, NEVER),
+    log.LogRewritten: Row(503, SERVER, "log_rewritten", None, NEVER),
+    notary.CheckpointsUnusable: Row(503, SERVER, "checkpoints_unusable", None, NEVER),
+    audit_key.AuditKeyProblem: Row(503, SERVER, "audit_key_unusable", None, NEVER),
+    audit.AuditNotReady: Row(503, SERVER, "audit_not_ready", None, SOON),
+    audit.EventNotFound: Row(404, REQUEST, "event_not_found", "position"),
+    audit.CheckpointNotFound: Row(404, REQUEST, "checkpoint_not_found", "size"),
     log.VersionConflict: Row(409, REQUEST, "conversation_locked", "conversation", SOON),
     ViewsUnavailable: Row(503, SERVER, "views_unavailable", None, SOON),
     ViewsUnusable: Row(503, SERVER, "views_unavailable", None, SOON),

@@ -98,6 +98,7 @@ class Keyring:
         self._directory = directory
         self._configured = {digest_of(configured_key): DEFAULT_TENANT} if configured_key else {}
         self._tenants = dict(self._configured)
+        self._names: dict[str, str] = {}
         self._changed_ns = 0
         self._look_again = 0.0
 
@@ -111,6 +112,11 @@ class Keyring:
         self._refresh()
         return self._tenants.get(digest_of(key))
 
+    def name_of(self, key: str) -> str:
+        """What the key is called; empty of one that is configured."""
+        self._refresh()
+        return self._names.get(digest_of(key), "")
+
     def _refresh(self) -> None:
         now = time.monotonic()
         if self._directory is None or now < self._look_again:
@@ -120,8 +126,10 @@ class Keyring:
         changed_ns = path.stat().st_mtime_ns if path.exists() else 0
         if changed_ns != self._changed_ns:
             self._changed_ns = changed_ns
-            added = (key for key in read(self._directory) if not (self._configured and key.name == DEFAULT_TENANT))
+            found = read(self._directory)
+            added = [key for key in found if not (self._configured and key.name == DEFAULT_TENANT)]
             self._tenants = self._configured | {key.digest: key.tenant for key in added}
+            self._names = {key.digest: key.name for key in added}
 
 
 def _write(path: Path, content: bytes) -> None:

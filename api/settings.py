@@ -23,7 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `upstream` is the model server for what matches none of the `upstreams`; with neither, the built-in model answers.
     `models` are the models whose compression differs from the others'. No more than `responses_max` responses of a
     tenant are addressable, none older than `response_ttl_s`; 0 is no limit. With a file of `views` the server is read
-    only: it serves these, and the log up to where they stand.
+    only: it serves these, and the log up to where they stand. `audit_key` is the file of the key that signs
+    checkpoints, `audit.key` in `data` unless told otherwise; `audit_name` what the log is called by a new one.
     """
 
     data: Path
@@ -53,6 +54,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     history_on_failure: HistoryOnFailure = "fail"
     runs_max: int = 100
     runs_after_crash: RunsAfterCrash = "restart"
+    audit_key: Path | None = None
+    audit_name: str = ""
+    checkpoint_every_s: float = 3_600.0
 
     @property
     def all_upstreams(self) -> tuple[Upstream, ...]:

@@ -32,8 +32,8 @@ class CutLog:
     async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """See `EventLog.select`."""
         asked, last = part.until_position, self._last.position
-        until = last if asked is None else min(asked, last)
-        return await self._log.select(part._replace(until_position=until), limit, bytes_max)
+        cut = part._replace(until_position=last if asked is None else min(asked, last))
+        return await self._log.select(cut, limit, bytes_max)
 
     async def read_all(self, after_position: int = 0) -> AsyncIterator[list[Recorded]]:
         """See `EventLog.read_all`."""
@@ -45,9 +45,8 @@ class CutLog:
             if batch[-1].position >= self._last.position:
                 return
 
-    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:
-        """See `EventLog.follow`. Nothing comes later, and nothing was hashed a moment ago: all of it is checked."""
-        del check
+    async def follow(self, after_position: int = 0, *, check: bool = False) -> AsyncIterator[list[Recorded]]:  # noqa: ARG002
+        """See `EventLog.follow`. Nothing comes later, and all of it is checked."""
         async for batch in self.read_all(after_position):
             yield batch
         await asyncio.Event().wait()

@@ -5,17 +5,27 @@ LogError
 ├── LogOverloaded      too many appends are waiting: try again later
 ├── LogUnavailable     the storage failed (full disk, I/O error): nothing was recorded
 ├── LogDamaged         stored history was altered or lost: names the first bad position
+├── LogRewritten       the log is not the one that a signed checkpoint is of
 ├── LogUnreadable      stored by a newer turnlog: names the position, the type and the version needed
+├── NotPurged          what was erased is out of the log, and not yet out of its file: somebody reads that
 ├── LogLocked          another process writes to this log: names it
 └── LogReadOnly        it is served as it was at a moment: nothing can be recorded
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from eventstore.events import Event
+from eventstore.events import Event, SessionErased
+
+
+class Erasure(NamedTuple):
+    """A fact that says what is erased, and the end of the stream that it is to be recorded at."""
+
+    stream: str
+    expected_version: int
+    fact: SessionErased
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +109,10 @@ class LogDamaged(LogError):
         self.reason = reason
 
 
+class LogRewritten(LogError):
+    """What a signed checkpoint says of the log is not true of it any more: it was cut short, or written anew."""
+
+
 class LogUnreadable(LogError):
     """An event is of a type or version that this turnlog does not know. It is never skipped."""
 
@@ -106,6 +120,10 @@ class LogUnreadable(LogError):
         super().__init__(f"the event at position {position} can not be read: {reason}")
         self.position = position
         self.reason = reason
+
+
+class NotPurged(LogError):
+    """The log has lost the content for all who read it, but its file has not yet. The next start finishes that."""
 
 
 class LogLocked(LogError):
@@ -162,4 +180,33 @@ class EventLog(Protocol):
 
     async def close(self) -> None:
         """Finish what is queued and let go of the storage."""
+        ...
+
+
+class ErasableLog(EventLog, Protocol):
+    """A log that content can be taken out of, where the law asks for it."""
+
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """Record the facts, and replace by digests what their ranges hold, all or nothing; durable on return.
+
+        Until `purge`, and after that `erasing_is_over`, was called, the log `is_erasing`, a crash or not. Raises
+        `VersionConflict` unless the streams, and those that are to be `unchanged`, are at their versions,
+        `LogUnavailable`.
+        """
+        ...
+
+    @property
+    def is_erasing(self) -> bool:
+        """Whether what was erased may still be in the log's file or in the views'."""
+        ...
+
+    async def purge(self) -> None:
+        """Write the log's file anew, so that none of it holds what was erased. Appends wait meanwhile.
+
+        Raises `NotPurged` where somebody reads the old file for too long, or there is no room.
+        """
+        ...
+
+    def erasing_is_over(self) -> None:
+        """Nothing that was erased is left anywhere."""
         ...

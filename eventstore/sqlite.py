@@ -7,34 +7,36 @@ its neighbour's hash, so an altered byte is met as `LogDamaged` and never served
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
 
 import aiosqlite
-import msgspec
 
 from eventstore import chain, places, schema
-from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES, BrokenChain, Row, is_erased
-from eventstore.events import Erased, Event, decode, why_not
+from eventstore.chain import GENESIS, Row
+from eventstore.events import Event
+from eventstore.files import ensure_format, readable, uri
 from eventstore.lock import exclusive
 from eventstore.log import (
     BYTES_MAX,
     EVENTS_MAX,
+    Erasure,
     Head,
     LogDamaged,
-    LogError,
     LogUnavailable,
-    LogUnreadable,
     Part,
     Recorded,
     Selected,
+    VersionConflict,
 )
+from eventstore.purge import Marker
+from eventstore.rows import decoded, undamaged
+from eventstore.whole import discard
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
-LOG_FILE = "log.db"
+LOG_FILE = schema.LOG_FILE
 LOCK_FILE = "lock"
 READ_ROWS_MAX = 1_000
 POLL_S = 0.1
@@ -44,7 +46,10 @@ _EMPTY = Head(0, GENESIS)
 class SqliteLog:
     """An `EventLog` in `DIRECTORY/log.db`."""
 
-    def __init__(self, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head) -> None:
+    def __init__(
+        self, directory: Path, reader: aiosqlite.Connection, resources: contextlib.AsyncExitStack, head: Head
+    ) -> None:
+        self._marker = Marker(directory)
         self._reader = reader
         self._resources = resources
         self._head = head
@@ -60,13 +65,17 @@ class SqliteLog:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(exclusive(directory / LOCK_FILE))
+            discard(directory / LOG_FILE)  # of an import or a restore that was killed: nothing is to lie about unseen
             writing = await _connect(resources, directory / LOG_FILE, "rwc")
-            with _readable():
+            with readable():
                 await writing.executescript(schema.CREATE)
                 await writing.execute(f"PRAGMA synchronous = {synchronous}")
+                await writing.execute_fetchall(
+                    "PRAGMA secure_delete = ON"
+                )  # what is erased is overwritten where it stood
                 reading = await _connect(resources, directory / LOG_FILE, "ro")
                 head, last_us = await _find_head(reading)
-            log = cls(reading, resources.pop_all(), head)
+            log = cls(directory, reading, resources.pop_all(), head)
             log._writer = Writer(writing, head, last_us, log._announce)
             return log
         raise AssertionError("unreachable: the stack does not swallow errors")
@@ -80,16 +89,14 @@ class SqliteLog:
         async with contextlib.AsyncExitStack() as resources:
             resources.push_async_callback(_tidy, path, _has_beside(path))
             reading = await _connect(resources, path, "ro")
-            with _readable():
+            with readable():
                 head, _ = await _find_head(reading)
-            return cls(reading, resources.pop_all(), head)
+            return cls(directory, reading, resources.pop_all(), head)
         raise AssertionError("unreachable: the stack does not swallow errors")
 
     async def append(self, stream: str, expected_version: int, events: Sequence[Event]) -> tuple[Recorded, ...]:
         """See `EventLog.append`."""
-        if self._writer is None:
-            raise LogUnavailable("the log is open for reading only")
-        return await self._writer.append(stream, expected_version, events)
+        return await self._writing().append(stream, expected_version, events)
 
     def head(self) -> Head:
         """See `EventLog.head`. Of a log opened read-only: the newest position met so far."""
@@ -111,18 +118,18 @@ class SqliteLog:
             position, _, version, *_ = row
             if version != expected:
                 raise LogDamaged(position, f"{stream} goes on at version {version}, expected {expected}")
-            with _undamaged():
+            with undamaged():
                 chain.check(cast("Row", row), position, previous or GENESIS)
-            recorded += _decoded([cast("Row", row)])
+            recorded += decoded([cast("Row", row)])
         return recorded
 
     async def at(self, positions: Sequence[int]) -> list[Recorded]:
         """See `EventLog.at`."""
         rows = await self._fetch(schema.READ_AT, (json.dumps(list(positions)),))
         for *row, previous in rows:
-            with _undamaged():
+            with undamaged():
                 chain.check(cast("Row", row), row[0], previous or GENESIS)
-        return _decoded([cast("Row", row) for *row, _ in rows])
+        return decoded([cast("Row", row) for *row, _ in rows])
 
     async def select(self, part: Part, limit: int = EVENTS_MAX, bytes_max: int = BYTES_MAX) -> Selected:
         """See `EventLog.select`."""
@@ -137,9 +144,9 @@ class SqliteLog:
             return
         while rows := cast("list[Row]", await self._fetch(schema.READ_ALL, (after_position, READ_ROWS_MAX))):
             if check:
-                with _undamaged():
+                with undamaged():
                     chain.check_all(rows, after_position, previous)
-            yield _decoded(rows)
+            yield decoded(rows)
             after_position, *_, previous = rows[-1]
             if self._writer is None:
                 self._head = max(self._head, Head(after_position, previous))
@@ -162,6 +169,30 @@ class SqliteLog:
             elif self.head().position <= after_position:
                 await self._news.wait()
 
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """See `EventLog.erase`."""
+        writer, was_erasing = self._writing(), self.is_erasing
+        self._marker.set()
+        try:
+            return await writer.erase(erasures, unchanged)
+        except VersionConflict:
+            if not was_erasing:
+                self._marker.clear()
+            raise
+
+    @property
+    def is_erasing(self) -> bool:
+        """See `EventLog.is_erasing`."""
+        return self._marker.is_set
+
+    async def purge(self) -> None:
+        """See `EventLog.purge`."""
+        await self._writing().purge()
+
+    def erasing_is_over(self) -> None:
+        """See `EventLog.erasing_is_over`."""
+        self._marker.clear()
+
     async def close(self) -> None:
         """See `EventLog.close`."""
         try:
@@ -169,6 +200,11 @@ class SqliteLog:
                 await self._writer.close()
         finally:
             await self._resources.aclose()
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise LogUnavailable("the log is open for reading only")
+        return self._writer
 
     def _announce(self) -> None:
         self._news.set()
@@ -178,7 +214,7 @@ class SqliteLog:
 
 
 async def _rows(connection: aiosqlite.Connection, sql: str, parameters: Iterable[object] = ()) -> list[sqlite3.Row]:
-    with _readable():
+    with readable():
         try:
             return cast("list[sqlite3.Row]", await connection.execute_fetchall(sql, parameters))
         except sqlite3.OperationalError as error:
@@ -189,58 +225,13 @@ async def _rows(connection: aiosqlite.Connection, sql: str, parameters: Iterable
     raise LogDamaged(mistyped[0][0] if mistyped else 0, "the event was altered: it holds text where bytes were written")
 
 
-def _decoded(rows: Iterable[Row]) -> list[Recorded]:
-    try:
-        return [
-            Recorded(
-                *(position, stream, version, recorded_us),
-                Erased(kind=type_) if len(data) == DIGEST_BYTES else decode(data[SALT_BYTES:]),
-                hash_,
-            )
-            for position, stream, version, type_, recorded_us, data, hash_ in rows
-        ]
-    except (msgspec.DecodeError, TypeError):
-        raise _unreadable(rows) from None
-
-
-def _unreadable(rows: Iterable[Row]) -> LogError:
-    """Which of the rows can not be read, and what it would take."""
-    for position, _, _, type_, _, data, _ in rows:
-        try:
-            reason = None if is_erased(data) else why_not(type_, data[SALT_BYTES:])
-        except TypeError:
-            return LogDamaged(position, "the row does not hold an event")
-        if reason:
-            return LogUnreadable(position, reason)
-    raise AssertionError("every row decodes, and one did not")
-
-
-@contextlib.contextmanager
-def _undamaged() -> Iterator[None]:
-    try:
-        yield
-    except BrokenChain as error:
-        raise LogDamaged(error.position, error.reason) from error
-
-
 async def _connect(resources: contextlib.AsyncExitStack, path: Path, mode: str) -> aiosqlite.Connection:
     # An open connection keeps its thread, and the process, alive: the stack closes it however opening ends.
     connection = aiosqlite.connect(
-        f"{path.absolute().as_uri()}?mode={mode}{_immutable(path) if mode == 'ro' else ''}",
-        uri=True,
-        isolation_level=None,
-        cached_statements=BATCH_ROWS_MAX + 16,
+        uri(path, mode), uri=True, isolation_level=None, cached_statements=BATCH_ROWS_MAX + 16
     )
-    with _readable():
+    with readable():
         return await resources.enter_async_context(connection)
-
-
-def _immutable(path: Path) -> str:
-    """A file in a directory that can not be written, such as a backup's, is read as it lies there: SQLite would put its
-    shared memory beside it. One with a write-ahead file needs that.
-    """
-    is_closed = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-    return "&immutable=1" if is_closed else ""
 
 
 def _has_beside(path: Path) -> bool:
@@ -260,18 +251,6 @@ async def _tidy(path: Path, had_beside: bool) -> None:
 
 
 async def _find_head(connection: aiosqlite.Connection) -> tuple[Head, int]:
-    format_ = (await _rows(connection, "PRAGMA user_version"))[0][0]
-    if format_ != schema.FORMAT:
-        raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")
+    ensure_format((await _rows(connection, "PRAGMA user_version"))[0][0])
     rows = await _rows(connection, schema.HEAD)
     return (Head(rows[0][0], rows[0][1]), rows[0][2]) if rows else (_EMPTY, 0)
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LogUnavailable(f"the log can not be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogDamaged(0, f"SQLite says: {error}") from error

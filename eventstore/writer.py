@@ -8,6 +8,8 @@ coroutine could get between.
 Versions are checked in memory against the heads of recently written streams. A stream that is not in memory and is
 expected not to exist is inserted on trust: the unique index (stream, version) refuses the whole batch if the
 trust was misplaced, and the batch is then staged again with versions read from the table.
+
+What is rarer than an append, and no single statement, is work that the same task does between two batches.
 """
 
 import asyncio
@@ -16,15 +18,16 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import aiosqlite
 
-from eventstore import chain, schema
-from eventstore.events import Event, encode, type_name
-from eventstore.log import Head, LogError, LogOverloaded, LogUnavailable, Recorded, VersionConflict
+from eventstore import chain, purge, schema
+from eventstore.events import Event
+from eventstore.log import Erasure, Head, LogError, LogOverloaded, LogUnavailable, Recorded, VersionConflict
 from eventstore.recent import Recent
+from eventstore.waiting import Append, Work
 
 BATCH_ROWS_MAX = 256
 QUEUE_ROWS_MAX = 4_096
@@ -33,58 +36,13 @@ WAIT_S = 5.0
 HEADS_MAX = 16_384
 
 
-class _Append:
-    """One caller's events on their way to the table, encoded already: what can not be stored fails its caller alone."""
-
-    __slots__ = ("done", "encoded", "events", "expected_version", "outcome", "recorded", "stream")
-
-    def __init__(self, stream: str, expected_version: int, events: Sequence[Event]) -> None:
-        stream.encode()  # a name that is not text must not get as far as the chain
-        self.stream = stream
-        self.expected_version = expected_version
-        self.events = events
-        self.encoded = [(type_name(event), encode(event)) for event in events]
-        self.recorded: list[Recorded] = []
-        self.outcome: tuple[Recorded, ...] | LogError | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def settle(self, outcome: tuple[Recorded, ...] | LogError) -> None:
-        """Say what became of it; what is said first counts."""
-        if self.outcome is None:
-            self.outcome = outcome
-            if not self.done.done():
-                self.done.set_result(None)
-
-    async def settled(self) -> tuple[Recorded, ...]:
-        """Wait for the outcome even when cancelled; the cancellation then strikes at the caller's next await.
-
-        A queued write can not be taken back, so a caller must always learn what became of it. Cancelling a task cancels
-        the future that it waits for at once, before the task runs: the outcome may come in between, and is kept apart.
-        """
-        cancelled: list[asyncio.Task[object]] = []
-        while self.outcome is None:
-            try:
-                await self.done
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                assert task is not None  # noqa: S101 (only a task can be cancelled)
-                task.uncancel()
-                cancelled.append(task)
-                self.done = asyncio.get_running_loop().create_future()
-        for task in cancelled:
-            task.cancel()
-        if isinstance(self.outcome, LogError):
-            raise self.outcome
-        return self.outcome
-
-
 class _Staged(NamedTuple):
     """A batch, ready to be written: the head it leads to, its rows' values, and who is in it and who is not."""
 
     head: Head
     values: list[object]
-    accepted: list[_Append]
-    refused: list[tuple[_Append, VersionConflict]]
+    accepted: list[Append]
+    refused: list[tuple[Append, VersionConflict]]
 
 
 class Writer:
@@ -99,9 +57,10 @@ class Writer:
         self._committed = committed
         self._last_us = last_us
         self._versions: dict[str, int] = {}
-        self._queue: deque[_Append] = deque()
+        self._queue: deque[Append] = deque()
         self._queued_rows = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._works: deque[Work] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._statements = [schema.insert(rows) for rows in range(BATCH_ROWS_MAX + 1)]
@@ -115,11 +74,23 @@ class Writer:
             await self._wait_for_room(len(events))
         if self._closing:
             raise LogUnavailable("the log is closed")
-        append = _Append(stream, expected_version, events)
+        append = Append(stream, expected_version, events)
         self._queue.append(append)
         self._queued_rows += len(events)
         self._wake.set()
         return await append.settled()
+
+    async def erase(self, erasures: Sequence[Erasure], unchanged: Mapping[str, int]) -> tuple[Recorded, ...]:
+        """See `EventLog.erase`."""
+        appends = [Append(stream, version, (fact,)) for stream, version, fact in erasures]
+        ranges = [range_ for _, _, fact in erasures for range_ in fact.ranges]
+        await self._between(lambda: self._erase(appends, ranges, unchanged))
+        return tuple(recorded for append in appends for recorded in append.recorded)
+
+    async def purge(self) -> None:
+        """See `EventLog.purge`."""
+        await self._between(lambda: purge.rewrite(self._connection))
+        await purge.until_empty(lambda: self._between(lambda: purge.checkpoint(self._connection)))
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -139,10 +110,58 @@ class Writer:
         except TimeoutError:
             raise LogOverloaded(f"the disk has not kept up for {WAIT_S:g} s") from None
 
-    async def _run(self) -> None:
-        batch: list[_Append] = []
+    async def _between(self, do: Callable[[], Awaitable[None]]) -> None:
+        """Have the task do something between two batches, whatever becomes of the caller; raises what that raises."""
+        if self._closing:
+            raise LogUnavailable("the log is closed")
+        work = Work(do, asyncio.get_running_loop().create_future())
+        self._works.append(work)
+        self._wake.set()
+        await asyncio.shield(work.done)
+
+    async def _do(self, work: Work) -> None:
         try:
-            while self._queue or not self._closing:
+            await work.do()
+        except LogError as error:
+            work.fail(error)
+        except sqlite3.Error as error:
+            await self._start_over()
+            work.fail(LogUnavailable(f"the disk did not take it: {error}"))
+        else:
+            if not work.done.done():
+                work.done.set_result(None)
+
+    async def _erase(
+        self, appends: list[Append], ranges: Sequence[tuple[int, int]], unchanged: Mapping[str, int]
+    ) -> None:
+        streams = [*unchanged, *(append.stream for append in appends)]
+        for begin in range(0, len(streams), BATCH_ROWS_MAX):
+            await self._learn_versions(set(streams[begin : begin + BATCH_ROWS_MAX]) - self._versions.keys())
+        for stream, version in unchanged.items():
+            if self._versions[stream] != version:
+                raise VersionConflict(stream, version, self._versions[stream])
+        staged = self._stage(appends)
+        if staged.refused:
+            raise staged.refused[0][1]
+        rows = len(staged.values) // 7
+        inserts = [
+            (
+                self._statements[min(BATCH_ROWS_MAX, rows - begin)],
+                staged.values[7 * begin : 7 * (begin + BATCH_ROWS_MAX)],
+            )
+            for begin in range(0, rows, BATCH_ROWS_MAX)
+        ]
+        await purge.replace(self._connection, inserts, ranges)
+        self.recent = Recent()
+        self._acknowledge(staged)
+
+    async def _run(self) -> None:
+        batch: list[Append] = []
+        try:
+            while self._queue or self._works or not self._closing:
+                if self._works:
+                    await self._do(self._works.popleft())
+                    continue
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
@@ -157,6 +176,8 @@ class Writer:
             # However the task ends, nobody waits for it in vain.
             self._closing = True
             _fail([*batch, *self._queue], LogUnavailable("the log is closed"))
+            for work in self._works:
+                work.fail(LogUnavailable("the log is closed"))
 
     async def _start_over(self) -> None:
         """After a failed commit: believe nothing but the table."""
@@ -166,8 +187,8 @@ class Writer:
             for row in await self._connection.execute_fetchall(schema.HEAD):
                 self.head = Head(row[0], row[1])
 
-    def _take(self) -> list[_Append]:
-        batch: list[_Append] = []
+    def _take(self) -> list[Append]:
+        batch: list[Append] = []
         rows = 0
         while self._queue and rows + len(self._queue[0].events) <= BATCH_ROWS_MAX:
             append = self._queue.popleft()
@@ -180,7 +201,7 @@ class Writer:
                 waiter.set_result(None)
         return batch
 
-    async def _commit(self, batch: list[_Append]) -> None:
+    async def _commit(self, batch: list[Append]) -> None:
         await self._learn_versions({a.stream for a in batch if a.expected_version} - self._versions.keys())
         try:
             staged = await self._insert(batch)
@@ -199,20 +220,20 @@ class Writer:
         self._versions.update(dict.fromkeys(names, 0))
         self._versions.update((row[0], row[1]) for row in found)
 
-    async def _insert(self, batch: list[_Append]) -> _Staged:
+    async def _insert(self, batch: list[Append]) -> _Staged:
         staged = self._stage(batch)
         if staged.accepted:
             await self._connection.execute(self._statements[len(staged.values) // 7], staged.values)
         return staged
 
-    def _stage(self, batch: list[_Append]) -> _Staged:
+    def _stage(self, batch: list[Append]) -> _Staged:
         """Give every event its position, version, time and hash; turn away the appends with a wrong version."""
         position, previous = self.head
         now_us = self._last_us = max(time.time_ns() // 1_000, self._last_us)
         salts = os.urandom(chain.SALT_BYTES * sum(len(append.events) for append in batch))
         values: list[object] = []
-        accepted: list[_Append] = []
-        refused: list[tuple[_Append, VersionConflict]] = []
+        accepted: list[Append] = []
+        refused: list[tuple[Append, VersionConflict]] = []
         versions: dict[str, int] = {}
         for append in batch:
             stream = append.stream
@@ -252,6 +273,6 @@ class Writer:
             self._committed()
 
 
-def _fail(appends: Iterable[_Append], error: LogError) -> None:
+def _fail(appends: Iterable[Append], error: LogError) -> None:
     for append in appends:
         append.settle(error)

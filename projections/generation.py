@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from eventstore.events import CompressionRotated, TurnCompleted
-from projections.items import Identified
+from projections.items import NO_ITEM, Identified
 from projections.turn import Turn
 
 
@@ -29,6 +29,14 @@ class Inherited(NamedTuple):
 
 NOTHING = Inherited()
 
+# Stands where an inherited message was, until it was erased: it is never said, and still counted.
+ERASED: Identified = (b"", NO_ITEM)
+
+
+def erased(messages: int) -> Inherited:
+    """What is left for a fork of what it inherited: nothing, where so many messages were."""
+    return Inherited((ERASED,) * messages)
+
 
 class Generation(msgspec.Struct, gc=False):
     """One session of a lineage: its base, its turns, inherited ones first, and how it ended.
@@ -43,6 +51,21 @@ class Generation(msgspec.Struct, gc=False):
     turns: list[Turn]
     rotated: CompressionRotated | None = None
     rotated_us: int = 0
+
+    @property
+    def said_base(self) -> list[bytes]:
+        """The messages of its base that are still there."""
+        return [data for data, _ in self.base if data]
+
+    def counted(self, head: int, tail: int) -> tuple[int, int]:
+        """The first and last messages of those that are still there, counted with those that are not."""
+        if ERASED not in self.base:
+            return head, tail
+        is_there = [bool(data) for data, _ in self.base]
+        is_there += [True] * sum(len(turn.messages) for turn in self.transcript_turns)
+        places = [place for place, is_said in enumerate(is_there) if is_said]
+        first = places[head - 1] + 1 if head else 0
+        return first, len(is_there) - places[-tail] if tail else 0
 
     @property
     def transcript_turns(self) -> list[Turn]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from eventstore.events import ItemRemoved, TurnCompleted
+from projections.generation import ERASED
 from projections.items import Identified, without
 from projections.turn import Turn
 
@@ -39,6 +40,8 @@ class Removal:
     def told(self, base: tuple[Identified, ...]) -> tuple[Identified, ...]:
         """What is left of a base, as the fact says it."""
         place, rest, item_id = self._event.base, self._event.rest, self._event.item_id
+        if rest and base[place : place + 1] == (ERASED,):
+            return base
         ids = base[place][1] if rest and place < len(base) else None
         left = ((rest, ids.without(item_id)),) if ids else ()
         return (*base[:place], *left, *base[place + 1 :])

@@ -86,6 +86,7 @@ class Session:
         "_weight_bytes",
         "current",
         "end_reason",
+        "epoch",
         "generation",
         "metadata",
         "newest",
@@ -103,6 +104,7 @@ class Session:
         self.stream = stream
         self.tenant = parse_stream(stream).tenant
         self.version = 0
+        self.epoch = 0  # for whoever keeps it: which reading of the log it is of
         self._keeps_past = keeps_past
         self._newest_here: Turn | None = None
         self.newest: Turn | None = None  # of the transcript, behind however many rotations
@@ -139,7 +141,7 @@ class Session:
         self._weight_bytes = _SESSION_OVERHEAD_BYTES + sum(len(data) + _IDS_BYTES for data, _ in base)
 
     def _forget_rendered(self) -> None:
-        self._messages = [data for data, _ in self.current.base]
+        self._messages = self.current.said_base
         self._messages_bytes = sum(map(size_bytes, self._messages))
         self._rendered = 0  # how many turns, inherited ones first, are in `_messages`
 

@@ -15,6 +15,9 @@ from api.context import MOMENTS
 from api.turns import pasts
 from eventstore.chain import digest
 from eventstore.events import ItemRemoved, SessionErased
+from eventstore.sqlite import SqliteLog
+from projections.rebuild import rebuild
+from projections.views import VIEWS
 from tests.support.api import call, create, fork, patch, record, rotate
 from tests.support.dialogue import answering
 from tests.support.server import Server, serving
@@ -204,6 +207,25 @@ async def test_a_turn_that_was_under_way_is_shown_as_it_was(server: Server, upst
     then = await everything(server, ["s1"], position)
     assert then == live
     assert [m["status"] for m in then["/api/sessions/s1/messages"][1]["data"]] == ["completed"] * 2 + ["in_progress"]
+
+
+async def test_a_server_of_one_moment_shows_those_before_it(data: Path, tmp_path: Path, upstream: Upstream) -> None:
+    """And what came behind it is as far away as if it were yet to come."""
+    upstream.script = answering
+    life = Life(7, upstream)
+    async with serving(data, upstream=upstream.url) as life.server:
+        for _ in range(12):
+            await life.step()
+    *earlier, last, _ = sorted(life.seen)
+    log = await SqliteLog.open_read_only(data)
+    views = await rebuild(log, tmp_path / "then.db", VIEWS, until=lambda position, _: position > last)
+    views.close()
+    await log.close()
+    async with serving(data, views=tmp_path / "then.db") as server:
+        for position in (*earlier[-4:], last):
+            for path, live in life.seen[position].items():
+                assert await ask(server, path, position) == live
+        assert await ask(server, "/api/sessions", 10**6) == life.seen[last]["/api/sessions?"]
 
 
 async def test_what_was_erased_is_in_no_moment_any_more(server: Server, data: Path) -> None:

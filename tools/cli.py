@@ -5,8 +5,12 @@ from pathlib import Path
 
 import click
 
-from tools import bench, keys, replay, serve
+from tools import bench, erase, keys, replay, serve
 from tools.audit.command import audit
+from tools.move.backup import backup
+from tools.move.export import export
+from tools.move.import_ import import_
+from tools.move.restore import restore
 from tools.options import GC_THRESHOLD, load_config
 
 
@@ -30,5 +34,10 @@ def main() -> None:
 main.add_command(serve.serve)
 main.add_command(replay.replay)
 main.add_command(audit)
+main.add_command(erase.erase)
+main.add_command(export)
+main.add_command(import_)
+main.add_command(backup)
+main.add_command(restore)
 main.add_command(keys.keys)
 main.add_command(bench.bench)

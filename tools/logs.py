@@ -1,7 +1,10 @@
 """Log lines on stderr: JSON for machines, or readable where a person looks. Never content, never keys."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -36,6 +39,21 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
             cache_logger_on_first_use=True,
         )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without any log line: for a command that says itself what it does."""
+    before = structlog.get_config()
+    structlog.configure(processors=[_drop])
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _drop(_logger: object, _method: str, _line: object) -> NoReturn:
+    raise structlog.DropEvent
 
 
 def _serialize(line: object, **_: object) -> bytes:

@@ -36,6 +36,15 @@ data_option = option(
 )
 
 
+def text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A callback for what must be text: a terminal passes on any bytes. Raises `click.BadParameter`."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{value!a} is not text in UTF-8") from None
+    return value
+
+
 def load_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     """Take defaults from the configuration file: its keys are the flags' names, for all commands alike."""
     if path is None:

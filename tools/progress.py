@@ -33,3 +33,17 @@ def bar(what: str, total: Callable[[], int | None]) -> Iterator[Callable[[int], 
         yield reached
     finally:
         progress.stop()
+
+
+@contextlib.contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """The same for work that tells how much there is of it: it calls with what it has reached, and of how much."""
+    total = 0
+    with bar(what, lambda: total) as reached:
+
+        def reached_of(position: int, of: int) -> None:
+            nonlocal total
+            total = of
+            reached(position)
+
+        yield reached_of

@@ -20,10 +20,12 @@ from api.models.upstream import Timeouts
 from api.server import serve as run
 from api.settings import HistoryOnFailure, RunsAfterCrash, Settings
 from api.turns.compress import Compression
+from eventstore.audit_key import AuditKeyProblem
 from eventstore.log import LogError
 from projections.runner import ViewsUnavailable
 from projections.store import ViewsUnusable
 from tools import logs, readonly
+from tools.audit.key_options import audit_options
 from tools.greeting import greet
 from tools.options import data_option, made, option
 from tools.progress import bar
@@ -161,6 +163,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     help="What becomes of a run or a background response that was at work when the server died: started again, once; "
     "or given up, a run as cancelled, a response as failed.",
 )
+@audit_options
 @option("--api-key", default="", help="The one key of a simple installation; at least 16 characters.")
 @option("--no-auth", is_flag=True, help="Ask for no key. Loopback only; session headers are refused.")
 @option("--read-only", is_flag=True, help="Serve what was at a moment, and change nothing; needs --views.")
@@ -207,6 +210,9 @@ def serve(
     history_on_failure: HistoryOnFailure,
     max_runs: int,
     runs_after_crash: RunsAfterCrash,
+    audit_key: Path | None,
+    audit_name: str,
+    checkpoint_every_s: float,
     api_key: str,
     no_auth: bool,
     read_only: bool,
@@ -265,6 +271,9 @@ def serve(
         history_on_failure=history_on_failure,
         runs_max=max_runs,
         runs_after_crash=runs_after_crash,
+        audit_key=audit_key,
+        audit_name=audit_name,
+        checkpoint_every_s=checkpoint_every_s,
     )
     _run(settings, _prepare_keys(settings))
 
@@ -273,7 +282,7 @@ def _run(settings: Settings, new_key: str | None) -> None:
     try:
         with bar("rebuilding views", lambda: None) as progress:
             uvloop.run(run(settings, ready=partial(greet, settings, new_key), progress=progress))
-    except (LogError, ViewsUnavailable, ViewsUnusable) as error:
+    except (LogError, ViewsUnavailable, ViewsUnusable, AuditKeyProblem) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

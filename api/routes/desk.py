@@ -2,12 +2,15 @@
 
 from aiohttp import web
 
-from api.context import DESK, TENANT, answer, body_of, continuity_of
-from api.problem import Problem
+from api.context import DESK, ERASURES, TENANT, answer, body_of, continuity_of
+from api.routes.erasure import asked_by
 from api.routes.sessions import one
+from api.turns.erasure import Order
+from api.turns.erasure_scope import Selection
+from api.turns.refusals import NothingToErase, SessionNotFound
+from api.wire import erasure
 from api.wire import session_requests as wire
-from api.wire.service import Deleted
-from api.wire.session_requests import ERASE
+from api.wire.erasure import ERASE, WHY, DeletedSession
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -25,16 +28,18 @@ async def change(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
-    """Delete a session with all of its lineage."""
-    if ERASE.of(request.query):
-        raise Problem(
-            "Erasing what is in the log is not available yet: leave 'erase' out to delete the session.",
-            param="erase",
-            code="unsupported_parameter",
-        )
-    session_id = request.match_info["session_id"]
-    await request.app[DESK].delete(request[TENANT], session_id)
-    return answer(Deleted(session_id, "hermes.session.deleted"))
+    """Delete a session with all of its lineage; with `erase`, have nothing of what was said be left anywhere."""
+    session_id, is_erased, why = request.match_info["session_id"], ERASE.of(request.query), WHY.of(request.query)
+    gone = DeletedSession(session_id, "hermes.session.deleted")
+    if is_erased:
+        order = Order(request[TENANT], Selection("session", session_id), asked_by(request), why)
+        try:
+            gone.erased = erasure.erasure_object(await request.app[ERASURES].erase(order))
+        except NothingToErase:
+            raise SessionNotFound(f"Session not found, or erased already: {session_id}") from None
+    else:
+        await request.app[DESK].delete(request[TENANT], session_id)
+    return answer(gone)
 
 
 async def fork(request: web.Request) -> web.StreamResponse:

@@ -68,6 +68,8 @@ async def capabilities(request: web.Request) -> web.StreamResponse:
                 "memory_header": MEMORY,
                 "idempotency_key_header": IDEMPOTENCY_KEY,
                 "compression": True,
+                "audit_checkpoints": True,
+                "audit_proofs": True,
                 "cors": bool(settings.cors_origins),
                 "read_only": STANDING in request.app,
                 "position": standing.position if (standing := request.app.get(STANDING)) else None,

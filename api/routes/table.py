@@ -5,6 +5,7 @@ from aiohttp import hdrs
 from api.models.model import ModelInfo
 from api.routes import (
     aside,
+    audit,
     background_responses,
     chat,
     compress,
@@ -12,6 +13,7 @@ from api.routes import (
     conversations,
     description,
     desk,
+    erasure,
     feed,
     prompts,
     response_items,
@@ -25,9 +27,11 @@ from api.routes import (
     stored_completions,
 )
 from api.routes.route import SWITCHED, Route
+from api.wire import audit as audit_wire
 from api.wire import chat as chat_wire
 from api.wire import compress as compress_wire
 from api.wire import conversations as conversations_wire
+from api.wire import erasure as erasure_wire
 from api.wire import feed as feed_wire
 from api.wire import search as search_wire
 from api.wire import session_chat as session_chat_wire
@@ -58,7 +62,7 @@ _AFTER_EVENT = Parameter(
 _OF_SESSION = Parameter(SESSION_ID, "The session that it belongs to.", {"type": "string", "maxLength": 256}, "header")
 
 CHAT, RESPONSES, CONVERSATIONS = "Chat Completions", "Responses", "Conversations"
-RUNS, SESSIONS, LOG, SERVICE = "Runs", "Sessions", "The log", "The server"
+RUNS, SESSIONS, LOG, AUDIT, SERVICE = "Runs", "Sessions", "The log", "Audit", "The server"
 
 _ITEMS = "/v1/conversations/{conversation_id}/items"
 
@@ -227,8 +231,13 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         *(SESSIONS, DELETE, "/api/sessions/{session_id}", desk.delete, "session_delete"),
-        answer=Deleted,
-        parameters=(session_requests.ERASE.parameter,),
+        answer=erasure_wire.DeletedSession,
+        parameters=(erasure_wire.ERASE.parameter, erasure_wire.WHY.parameter),
+    ),
+    Route(
+        *(SESSIONS, POST, "/api/erasures", erasure.create, "erasure_create"),
+        body=erasure_wire.ErasureRequest,
+        answer=erasure_wire.ErasureObject,
     ),
     Route(
         *(SESSIONS, GET, "/api/sessions/{session_id}/messages", sessions.messages, "session_messages"),
@@ -272,4 +281,14 @@ ROUTES: tuple[Route, ...] = (
         parameters=feed_wire.PARAMETERS,
     ),
     Route(LOG, GET, "/api/turns/{turn_id}/prompt", prompts.get, "turn_prompt", answer=PromptObject),
+    Route(
+        *(AUDIT, GET, "/api/audit/checkpoint", audit.checkpoint, "audit_checkpoint"),
+        answer=audit_wire.CheckpointObject,
+        parameters=(audit_wire.SINCE,),
+    ),
+    Route(
+        *(AUDIT, GET, "/api/audit/proof/{position}", audit.proof, "audit_proof"),
+        answer=audit_wire.ProofObject,
+        parameters=(audit_wire.SIZE,),
+    ),
 )

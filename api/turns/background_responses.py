@@ -139,6 +139,15 @@ class BackgroundResponses:
             self._unbegun.drop(name)
             self._queued.pop(name, None)
 
+    async def drop(self, tenant: str, turn_id: str) -> None:
+        """Have one that waits to begin never begin, and know nothing of it any more; nothing of one that has begun."""
+        name = (tenant, RESPONSE + turn_id)
+        run, _ = self._queued.get(name, (None, None))
+        if run and run.task and run.opened is None:
+            run.stop()
+            await asyncio.wait((run.task,), timeout=STOP_S)
+        self._unbegun.drop(name)
+
     def ensure_over(self, request: TurnRequest) -> None:
         """Raise `PreviousInProgress` where the turn is to go on from what is still made in the background."""
         previous = request.names.previous_response_id

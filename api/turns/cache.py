@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from eventstore.events import ForkPoint, ItemsAdded, SessionDeleted, SessionStarted, TurnCompleted, lineage_stream
 from eventstore.log import EventLog, Recorded
-from projections.generation import NOTHING, Inherited
+from projections.generation import NOTHING, Inherited, erased
 from projections.session import Session
 from projections.turn import Turn
 
@@ -24,6 +24,7 @@ class Sessions:
         self._kept: dict[str, tuple[Session, int]] = {}  # least recently used first; with the weight it was kept at
         self._weight_bytes = 0
         self._loading: dict[str, asyncio.Task[Session]] = {}
+        self._epoch = 0
 
     async def get(self, stream: str) -> Session:
         """The lineage's current session; one of version 0 where its stream is empty."""
@@ -33,12 +34,17 @@ class Sessions:
         task = self._loading.get(stream)
         if task is None:
             task = self._loading[stream] = asyncio.create_task(self._load(stream))
-            task.add_done_callback(lambda _: self._loading.pop(stream, None))
+            task.add_done_callback(lambda done: self._loaded(stream, done))
         # Shielded: whoever gives up waiting must not take the session away from the others.
         return await asyncio.shield(task)
 
     def keep(self, session: Session) -> None:
-        """Put a session that has just moved on back in, as the most recently used."""
+        """Put a session that has just moved on back in, as the most recently used.
+
+        One that was read before the last erasure is not: it may have inherited what was erased.
+        """
+        if session.epoch != self._epoch:
+            return
         if session.open and (kept := self._kept.get(session.stream)) and kept[0] is session:
             return  # a turn has just opened: the session is weighed when that has ended
         weight = session.weight_bytes
@@ -88,13 +94,25 @@ class Sessions:
         """Have the session folded again when it is next asked for."""
         self._drop(stream)
 
+    def forget_all(self) -> None:
+        """Have every session folded again, for something was erased: none that was folded before is kept any more."""
+        self._epoch += 1
+        self._kept.clear()
+        self._loading.clear()
+        self._weight_bytes = 0
+
+    def _loaded(self, stream: str, task: "asyncio.Task[Session]") -> None:
+        if self._loading.get(stream) is task:
+            del self._loading[stream]
+
     def _drop(self, stream: str) -> None:
         if kept := self._kept.pop(stream, None):
             self._weight_bytes -= kept[1]
 
     async def _load(self, stream: str) -> Session:
-        events = await self._log.read(stream)
+        epoch, events = self._epoch, await self._log.read(stream)
         session = await self._fold(stream, events)
+        session.epoch = epoch
         if (kept := self._kept.get(stream)) and kept[0].version >= session.version:
             return kept[0]  # a turn has moved on while this was read
         if session.version:
@@ -132,7 +150,7 @@ class Sessions:
         events = _life_of(fork.turn_id, (e for e in await self._log.read(parent) if e.position < position))
         if not keeps_past and (found := (await self._fold(parent, events)).up_to(fork.turn_id)):
             return found
-        return (await self._fold(parent, events, keeps_past=True)).up_to(fork.turn_id) or NOTHING
+        return (await self._fold(parent, events, keeps_past=True)).up_to(fork.turn_id) or erased(fork.messages)
 
 
 def _life_of(turn_id: str, events: Iterable[Recorded]) -> list[Recorded]:

@@ -52,7 +52,7 @@ class Completions:
         """
         session, turn = await self.read(tenant, completion_id)
         behind = await self._lineages.sessions.up_to(session, turn.turn_id)
-        base = [data for data, _ in behind.base] if behind else []
+        base = [data for data, _ in behind.base if data] if behind else []
         before = [data for earlier in behind.turns[:-1] for data in earlier.messages] if behind else []
         return (*turn.started.instructions, *base, *before, *structs.replace(turn, ended=None).messages)
 

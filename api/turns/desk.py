@@ -58,12 +58,15 @@ class Desk:
     async def delete(self, tenant: str, session_id: str) -> None:
         """Delete the lineage, whichever of its ids was named; raises `SessionNotFound`. A turn that is open ends."""
         await self._turns.record_late()
-        session = await self._lineages.reader.session(tenant, session_id)
+        await self.delete_lineage(await self._lineages.reader.session(tenant, session_id))
+
+    async def delete_lineage(self, session: Session) -> None:
+        """Delete a lineage that was found; raises `SessionNotFound` where it has been meanwhile."""
         for event in await self._lineages.commit(session, decide_session.delete):
             if isinstance(event, TurnCancelled):
                 self._turns.work.interrupt(event.turn_id)
-        self._lineages.directory.forget_lineage(tenant, session.root_id)
-        self._eviction.forget_lineage(tenant, session.root_id)
+        self._lineages.directory.forget_lineage(session.tenant, session.root_id)
+        self._eviction.forget_lineage(session.tenant, session.root_id)
 
     async def fork(
         self, tenant: str, source_id: str, *, session_id: str = "", turn_id: str = "", title: str | None = None

@@ -15,6 +15,7 @@ Refusal
 ├── SessionNotFound       no such session for this tenant
 ├── NothingToCompress     a summary would save too little
 ├── SessionExists         the id of a session to be made is taken
+├── NothingToErase        nothing is recorded of what is to be erased, or nothing any more
 ├── TurnNotFound          the turn to fork behind is no part of the session's transcript
 ├── PromptNotFound        no such turn for this tenant whose prompt could be shown
 ├── NothingSent           the model was sent nothing for a turn
@@ -92,6 +93,10 @@ class NothingToCompress(Refusal):
 
 class SessionExists(Refusal):
     """Started already, by this tenant."""
+
+
+class NothingToErase(Refusal):
+    """Never recorded, another tenant's, or erased already."""
 
 
 class TurnNotFound(Refusal):

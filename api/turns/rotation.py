@@ -229,13 +229,14 @@ class Rotations:
             shown_characters_max=summary.shown_max(wanted.limits.context_tokens, tokens_per_character),
         )
         written = await self._summary(order)
+        head, tail = session.current.counted(cut.head, len(transcript) - cut.tail_at)
         message = summary.message_of(compress.summary_role(transcript, cut), written.text, order.characters_max)
         rotated = CompressionRotated(
             old_session_id=started.session_id if started else session.session_id,
             session_id=new_session_id(),
             summary=message,
-            head=cut.head,
-            tail=len(transcript) - cut.tail_at,
+            head=head,
+            tail=tail,
             first_kept_turn_id=compress.first_kept_turn_id(session, cut),
             trigger=wanted.trigger,
             tokens_before=size.tokens,

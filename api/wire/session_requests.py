@@ -11,12 +11,8 @@ from api.turns.titles import CHARACTERS_MAX as TITLE_CHARACTERS_MAX
 from api.wire.checks import Metadata
 from api.wire.decode import body_of, encode
 from api.wire.headers import CHARACTERS_MAX, UNPRINTABLE, Continuity, check_session_id
-from api.wire.query import Flag
 
 RESERVED = frozenset({"search"})  # what stands in an id's place in a path
-
-
-ERASE = Flag("erase", "Erase what was said from the log, too; not available yet.")
 
 
 class CreateRequest(msgspec.Struct):

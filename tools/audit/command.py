@@ -2,7 +2,7 @@
 
 import click
 
-from tools.audit import diff, show
+from tools.audit import diff, proofs, show, verify
 
 
 @click.group()
@@ -12,3 +12,8 @@ def audit() -> None:
 
 audit.add_command(show.show)
 audit.add_command(diff.diff)
+audit.add_command(verify.verify_log)
+audit.add_command(proofs.prove)
+audit.add_command(proofs.checkpoint)
+audit.add_command(proofs.key)
+audit.add_command(proofs.verifier)

@@ -1,0 +1,96 @@
+"""The key that signs checkpoints: `audit.key`, one line, mode 0600, made once.
+
+It holds the name of the log, too: who knows the log by its name and public key finds it under the same name wherever it
+is moved to. The public half lies in the data directory as `audit.pub`, for those who may not read the other.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from eventstore.note import KEY_BYTES, NoteInvalid, SignerKey, VerifierKey, check_name
+
+KEY_FILE = "audit.key"
+PUBLIC_FILE = "audit.pub"
+BYTES_MAX = 1_000
+
+
+class AuditKeyProblem(Exception):
+    """The key can not be made, read or used as asked."""
+
+
+class AuditKeyOutOfReach(AuditKeyProblem):
+    """There is no key, or it is not ours to read."""
+
+
+def public_key(directory: Path, path: Path) -> VerifierKey:
+    """The public half of the key at `path`; where that can not be had, what `directory` says it is.
+
+    Raises `AuditKeyProblem`.
+    """
+    try:
+        return load(path).verifier
+    except AuditKeyOutOfReach as problem:
+        try:
+            return VerifierKey.parse((directory / PUBLIC_FILE).read_text("ascii").strip())
+        except (OSError, NoteInvalid, UnicodeDecodeError):
+            raise problem from None
+
+
+def publish(directory: Path, key: VerifierKey) -> None:
+    """Leave the public half in `directory`. Raises `AuditKeyProblem`."""
+    path = directory / PUBLIC_FILE
+    try:
+        if not path.exists() or path.read_bytes() != f"{key}\n".encode():
+            _write(path, str(key), 0o644)
+    except OSError as error:
+        raise AuditKeyProblem(f"{path} can not be written: {error.strerror or error}") from error
+
+
+def load(path: Path, name: str = "") -> SignerKey:
+    """The key at `path`. Raises `AuditKeyProblem` where there is none, or one of another name than a given `name`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(BYTES_MAX)
+        key = SignerKey.parse(content.decode("ascii").strip())
+    except FileNotFoundError:
+        raise AuditKeyOutOfReach(f"there is no audit key at {path}: 'turnlog serve' makes it at its start") from None
+    except OSError as error:
+        raise AuditKeyOutOfReach(f"the audit key {path} can not be read: {error.strerror or error}") from error
+    except (NoteInvalid, UnicodeDecodeError) as error:
+        reason = error if isinstance(error, NoteInvalid) else "it is not text"
+        raise AuditKeyProblem(f"{path} holds no audit key: {reason}") from error
+    if name and key.name != name:
+        raise AuditKeyProblem(
+            f"the audit key {path} signs for the log '{key.name}', and not for '{name}': a log keeps its name; "
+            "leave --audit-name out, or give another file with --audit-key"
+        )
+    return key
+
+
+def load_or_make(path: Path, name: str = "") -> SignerKey:
+    """The key at `path`, made where there is none. Raises `AuditKeyProblem`.
+
+    Without a name, the log gets one that no other has, and that tells nothing of the machine: its clients see it.
+    """
+    if path.exists():
+        return load(path, name)
+    try:
+        key = SignerKey(check_name(name or f"turnlog/{secrets.token_hex(6)}"), secrets.token_bytes(KEY_BYTES))
+    except NoteInvalid as error:
+        raise AuditKeyProblem(f"the log can not be called {error}") from None
+    try:
+        _write(path, str(key), 0o600)
+    except OSError as error:
+        raise AuditKeyProblem(f"the audit key {path} can not be written: {error.strerror or error}") from error
+    return key
+
+
+def _write(path: Path, line: str, mode: int) -> None:
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{line}\n")
+        file.flush()
+        os.fsync(descriptor)
+    beside.rename(path)

@@ -1,0 +1,1 @@
+"""`turnlog export`, `import`, `backup` and `restore`: a log moved out and in, whole and with the same hashes."""

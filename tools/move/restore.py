@@ -1,0 +1,41 @@
+"""`turnlog restore`: a backup becomes a data directory."""
+
+from pathlib import Path
+
+import click
+
+from eventstore.backup import Occupied
+from eventstore.backup import restore as put_back
+from eventstore.log import LogError
+from tools.move.belongings import AUDIT_KEY_FILE, CHECKPOINTS_FILE, OF_THE_LOG, OPEN, SECRET
+from tools.move.output import said
+from tools.options import data_option
+from tools.progress import counted
+
+
+@click.command(short_help="A backup becomes a data directory.")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--force", is_flag=True, help="Set aside what is in the way, in a directory beside it.")
+@data_option
+def restore(file: Path, force: bool, data: Path) -> None:
+    """Put the log in FILE, checked, and what was backed up with it into a data directory that has no log: all of it or
+    nothing. 'turnlog serve' goes on from there, and makes the views anew.
+    """
+    try:
+        with counted("restoring") as progress:
+            copied = put_back(file, data, OPEN + SECRET, OF_THE_LOG, replaces=force, progress=progress)
+    except Occupied as error:
+        raise click.ClickException(
+            f"{error}: choose another directory, or set that aside with --force. Nothing was restored."
+        ) from error
+    except (LogError, OSError) as error:
+        raise click.ClickException(f"{file} can not be restored: {said(error)}. Nothing was restored.") from error
+    beside = f", and {', '.join(copied.files)}" if copied.files else ""
+    click.echo(f"restored {copied.head.position} events up to position {copied.head.position} into {data}{beside}")
+    if copied.aside:
+        click.echo(f"What was there is in {copied.aside} now: no erasure reaches into it, so remove it in time.")
+    if CHECKPOINTS_FILE in copied.files and not (data / AUDIT_KEY_FILE).exists():
+        click.echo(
+            f"The key that signed the checkpoints is not in the backup: put {AUDIT_KEY_FILE} back before the next "
+            f"start, or name it with --audit-key. Where it is lost, move {CHECKPOINTS_FILE} away."
+        )
