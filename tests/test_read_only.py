@@ -186,6 +186,17 @@ async def test_every_route_that_would_change_something_is_refused(data: Path) ->
         assert await then.messages("s1")
 
 
+async def test_every_reading_route_answers_something(data: Path) -> None:
+    async with serving(data) as server:
+        await server.chat("hello", "s1")
+    async with reading(data, 3) as then:
+        for route in ROUTES:
+            if not route.changes and route.method == "GET":
+                path = "/".join("s1" if part.startswith("{") else part for part in route.path.split("/"))
+                async with asyncio.timeout(5), then.http.get(path) as response:
+                    assert response.status < 500, path
+
+
 async def test_a_turn_that_was_open_then_is_open_and_a_stream_of_it_ends(data: Path, upstream: Upstream) -> None:
     async with serving(data, upstream=upstream.url) as server:
         upstream.gate.clear()
