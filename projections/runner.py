@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import structlog
 
@@ -28,7 +28,7 @@ from projections.readers import LOOKUPS, SEARCHES, Readers, read
 from projections.rebuild import catch_up, deletions_in, finished, in_slices, no_progress, rebuild
 from projections.store import ViewStore, ViewsUnusable
 from projections.succession import put_in_place
-from projections.successors import Successors, checked
+from projections.successors import Successor, Successors, checked
 from projections.view import View
 
 VIEWS_FILE = "views.db"
@@ -42,12 +42,6 @@ _log = structlog.get_logger()
 
 class ViewsUnavailable(Exception):
     """The views can not be brought level with the log now."""
-
-
-class _Successor(NamedTuple):
-    store: ViewStore
-    path: Path
-    done: asyncio.Future[None]  # who waits for these views to take the place of the live ones
 
 
 class Runner:
@@ -65,7 +59,7 @@ class Runner:
         self._failure: LogError | None = None
         self._stopping = False
         self._successors = Successors(log, path, views, self._switch_to)
-        self._successor: _Successor | None = None
+        self._successor: Successor | None = None
         self._retiring: set[asyncio.Task[None]] = set()  # readers of a file without a name
         self._target = 0  # the furthest position that anybody has waited for
         self._wanted = asyncio.Event()
@@ -129,8 +123,7 @@ class Runner:
     async def rebuild(self) -> None:
         """Make the views anew from the log as it is from now on, and switch over to them without a gap.
 
-        Who asks while one is made waits for another, shared by all who ask by then. Raises `LogError`, `OSError`,
-        `ViewsUnusable` and `ViewsUnavailable`: the views are then served as before.
+        Raises `LogError`, `OSError`, `ViewsUnusable`, `ViewsUnavailable`: the views are then served as before.
         """
         if not await self._successors.rebuild():
             raise ViewsUnavailable("the server is stopping")
@@ -219,7 +212,7 @@ class Runner:
     async def _switch_to(self, store: ViewStore, path: Path) -> None:
         """Have the task let these views take the place of the live ones; raises what keeps it from that."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._successor = _Successor(store, path, done)
+        self._successor = Successor(store, path, done)
         self._interrupt()
         try:
             await asyncio.wait([done, *([self._task] if self._task else [])], return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from eventstore.log import Head
+from eventstore.log import Head, LogReadOnly
 from projections.readers import LOOKUPS, SEARCHES, Readers, read
 from projections.snapshot import Snapshot
 from projections.store import ViewsUnusable
@@ -39,6 +39,10 @@ class StillViews:
     async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:  # noqa: ARG002
         """See `Runner.search`. There is nothing to wait for."""
         return await read(self._readers[SEARCHES], sql, parameters)
+
+    async def rebuild(self) -> None:
+        """They are of then, and stay as they are: raises `LogReadOnly`."""
+        raise LogReadOnly(f"the views are those of position {self.head.position}, read only")
 
     async def stop(self) -> None:
         """Let go of the file."""

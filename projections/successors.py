@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import structlog
 
@@ -21,6 +21,14 @@ ROUNDS_MAX = 20  # of coming near
 Switch: TypeAlias = Callable[[ViewStore, Path], Awaitable[None]]
 
 _log = structlog.get_logger()
+
+
+class Successor(NamedTuple):
+    """Views that are to take the place of the live ones, and who waits for that."""
+
+    store: ViewStore
+    path: Path
+    done: asyncio.Future[None]
 
 
 class Successors:
@@ -55,7 +63,10 @@ class Successors:
         self._go(self._look_out(), "views made by a tool")
 
     async def rebuild(self) -> bool:
-        """Make the views anew from the log as it is from now on, and switch over; False where there is no time left."""
+        """Make the views anew from the log as it is from now on, and switch over; False where there is no time left.
+
+        Who asks while one is made waits for another, which all share who ask by then.
+        """
         if self._stopping:
             return False
         if self._to_come is None:

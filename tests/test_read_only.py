@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from freezegun import freeze_time
 
 from api.context import LINEAGES
 from api.routes.table import ROUTES
+from api.wire.moment import Moment
 from eventstore.cut import CutLog
 from eventstore.log import EventLog, Head, LogReadOnly, Part
 from eventstore.sqlite import SqliteLog
 from projections.rebuild import rebuild
+from projections.store import ViewsUnusable
 from projections.views import VIEWS
-from tests.support.server import KEY, Process, Server, serving
+from tests.support.server import Process, Server, serving, turnlog_command
 from tests.support.upstream import Upstream
-from tools.cli import main
 
 PATHS = (
     "/api/sessions",
@@ -185,6 +186,17 @@ async def test_every_route_that_would_change_something_is_refused(data: Path) ->
         assert await then.messages("s1")
 
 
+async def test_every_reading_route_answers_something(data: Path) -> None:
+    async with serving(data) as server:
+        await server.chat("hello", "s1")
+    async with reading(data, 3) as then:
+        for route in ROUTES:
+            if not route.changes and route.method == "GET":
+                path = "/".join("s1" if part.startswith("{") else part for part in route.path.split("/"))
+                async with asyncio.timeout(5), then.http.get(path) as response:
+                    assert response.status < 500, path
+
+
 async def test_a_turn_that_was_open_then_is_open_and_a_stream_of_it_ends(data: Path, upstream: Upstream) -> None:
     async with serving(data, upstream=upstream.url) as server:
         upstream.gate.clear()
@@ -206,16 +218,12 @@ async def test_a_turn_that_was_open_then_is_open_and_a_stream_of_it_ends(data: P
         await ended(server, run["run_id"])
 
 
-async def two_logs(data: Path, other: Path) -> Path:
-    """Two logs, and the views of the other."""
+async def test_views_that_are_not_of_this_log_or_not_of_a_file_are_refused_in_a_sentence(data: Path) -> None:
+    other = data.parent / "other"
     for directory in (data, other):
         async with serving(directory) as server:
             await server.chat("hello", "s1")
-    return await views_at(other, 2)
-
-
-def test_views_that_are_not_of_this_log_or_not_of_a_file_are_refused_in_a_sentence(data: Path) -> None:
-    foreign = asyncio.run(two_logs(data, data.parent / "other"))
+    foreign = await views_at(other, 2)
     (data.parent / "garbage.db").write_bytes(b"garbage" * 1_000)
     (data.parent / "open.db").write_bytes(foreign.read_bytes())
     (data.parent / "open.db-wal").touch()
@@ -224,25 +232,37 @@ def test_views_that_are_not_of_this_log_or_not_of_a_file_are_refused_in_a_senten
         (data.parent / "no.db", "there is no"),
         (data.parent / "garbage.db", "not a database"),
         (data.parent / "open.db", "is written to, or was not closed"),
-        (data.parent, "is a directory"),
     ]
     for views, said in cases:
-        told = serve(data, "--views", str(views), "--read-only", "--api-key", KEY)
-        assert said in told
-    assert "go together" in serve(data, "--read-only")
-    assert "go together" in serve(data, "--views", str(foreign))
-    assert "there is no data directory" in serve(data / "no", "--views", str(foreign), "--read-only")
-    assert not (data / "no").exists()
-    assert "there are no keys" in serve(data, "--views", str(foreign), "--read-only")
-    assert not (data / "keys.json").exists()
+        with pytest.raises(ViewsUnusable, match=said):
+            async with serving(data, views=views):
+                pass
 
 
-def serve(data: Path, *arguments: str) -> str:
+async def test_a_server_that_only_reads_makes_nothing_that_it_lacks(data: Path) -> None:
+    views = data.parent / "then.db"
+    told = await asyncio.gather(
+        refused(data, "--read-only"),
+        refused(data, "--read-only", "--views", str(views)),
+    )
+    assert "go together" in told[0]
+    assert "there is no data directory" in told[1]
+    assert not data.exists()
+    data.mkdir()
+    assert "there are no keys" in await refused(data, "--read-only", "--views", str(views))
+    assert not list(data.iterdir())
+
+
+async def refused(data: Path, *arguments: str) -> str:
     """What `turnlog serve` says, which does not start."""
-    done = CliRunner().invoke(main, ["serve", "--data", str(data), "--port", "0", *arguments])
-    assert done.exit_code in (1, 2), done.output
-    assert isinstance(done.exception, SystemExit)
-    return " ".join(done.output.split())
+    command = [str(turnlog_command()), "serve", "--data", str(data), "--port", "0", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said = (await process.communicate())[0].decode()
+    assert process.returncode in (1, 2), said
+    assert "Traceback" not in said
+    return " ".join(said.split())
 
 
 async def test_the_greeting_says_of_which_moment_it_is(data: Path) -> None:
@@ -253,6 +273,24 @@ async def test_the_greeting_says_of_which_moment_it_is(data: Path) -> None:
     assert "It serves the log as of position 2 (20" in process.popen.stdout.readline()
     assert (await process.server.get("/api/sessions/s1"))["session"]["id"] == "s1"
     await process.terminate()
+
+
+async def test_a_time_leads_to_what_was_then_whatever_the_clock_says_now(data: Path) -> None:
+    for hour, session in ((12, "s1"), (13, "s2")):
+        with freeze_time(f"2026-06-01T{hour}:00:00", real_asyncio=True):
+            async with serving(data) as server:
+                await server.chat("apples", session)
+    log, views = await SqliteLog.open_read_only(data), data.parent / "then.db"
+    (await rebuild(log, views, VIEWS, until=Moment.parse("2026-06-01T14:30:00+02:00").is_after)).close()
+    await log.close()
+    with freeze_time("2099-01-01", real_asyncio=True):
+        async with serving(data, views=views) as then:
+            assert (await then.get("/health"))["position"] == 3
+            assert [session["id"] for session in (await then.get("/api/sessions"))["data"]] == ["s1"]
+            assert len((await then.get("/api/sessions/search?q=apples"))["results"]) == 1
+            await then.get("/api/sessions/s2", 404)
+            async with then.http.delete("/api/sessions/s1") as response:
+                assert "as of position 3 (2026-06-01T12:00:00" in (await response.json())["error"]["message"]
 
 
 async def test_a_log_that_is_cut_ends_there(data: Path) -> None:
