@@ -250,7 +250,7 @@ async def test_what_was_erased_since_is_erased_in_the_log_that_goes_on(data: Pat
     assert exported(copy) == exported(data)
     async with serving(copy):
         pass
-    assert names(copy) == {"lock", "log.db", "views.db"}
+    assert names(copy) == {"lock", "log.db", "views.db", "audit.key", "audit.pub", "checkpoints.jsonl"}
     for file in copy.iterdir():
         assert b"hello Ada" not in file.read_bytes()
 
