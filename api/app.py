@@ -68,7 +68,7 @@ from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire import feed as feed_wire
-from eventstore.audit_key import KEY_FILE, load_or_make, publish
+from eventstore.audit_key import KEY_FILE, AuditKeyLost, of_log, publish
 from eventstore.log import EventLog
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
@@ -203,7 +203,10 @@ async def _end_feed(app: web.Application) -> None:
 
 async def _audit(settings: Settings) -> Audit:
     key_path = settings.audit_key or settings.data / KEY_FILE
-    publish(settings.data, load_or_make(key_path, settings.audit_name).verifier)
+    try:
+        publish(settings.data, of_log(settings.data, key_path, settings.audit_name).verifier)
+    except AuditKeyLost as error:
+        return Audit.unable(error)
     return await Audit.start(settings.data, key_path, settings.checkpoint_every_s)
 
 

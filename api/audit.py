@@ -66,12 +66,19 @@ class Audit:
         What is wrong with the log or the key is told to whoever asks: a server goes on without.
         """
         try:
-            notary: Notary | Exception = Notary.open(directory, key_path)
+            notary = Notary.open(directory, key_path)
         except ASIDE as error:
-            _refused(error)
-            notary = error
+            return cls.unable(error)
         audit = cls(notary, every_s, signs=signs)
         audit._task = asyncio.create_task(audit._run(), name="notary")
+        return audit
+
+    @classmethod
+    def unable(cls, reason: Exception) -> "Audit":
+        """One that signs and proves nothing: it tells the server's log why, and whoever asks."""
+        _refused(reason)
+        audit = cls(reason, 0.0, signs=False)
+        audit._ready.set()
         return audit
 
     @property

@@ -1,4 +1,4 @@
-"""The key that signs checkpoints: `audit.key`, one line, mode 0600, made once.
+"""The key that signs checkpoints: `audit.key`, one line, mode 0600, made once. A log that has lost it gets no other.
 
 It holds the name of the log, too: who knows the log by its name and public key finds it under the same name wherever it
 is moved to. The public half lies in the data directory as `audit.pub`, for those who may not read the other.
@@ -8,6 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
+from eventstore.checkpoint import CHECKPOINTS_FILE
 from eventstore.note import KEY_BYTES, NoteInvalid, SignerKey, VerifierKey, check_name
 
 KEY_FILE = "audit.key"
@@ -21,6 +22,10 @@ class AuditKeyProblem(Exception):
 
 class AuditKeyOutOfReach(AuditKeyProblem):
     """There is no key, or it is not ours to read."""
+
+
+class AuditKeyLost(AuditKeyProblem):
+    """The key that has signed for the log is not where it was."""
 
 
 def public_key(directory: Path, path: Path) -> VerifierKey:
@@ -54,7 +59,9 @@ def load(path: Path, name: str = "") -> SignerKey:
             content = file.read(BYTES_MAX)
         key = SignerKey.parse(content.decode("ascii").strip())
     except FileNotFoundError:
-        raise AuditKeyOutOfReach(f"there is no audit key at {path}: 'turnlog serve' makes it at its start") from None
+        raise AuditKeyOutOfReach(
+            f"there is no audit key at {path}: 'turnlog serve' makes it at its start, for a log that never had one"
+        ) from None
     except OSError as error:
         raise AuditKeyOutOfReach(f"the audit key {path} can not be read: {error.strerror or error}") from error
     except (NoteInvalid, UnicodeDecodeError) as error:
@@ -66,6 +73,22 @@ def load(path: Path, name: str = "") -> SignerKey:
             "leave --audit-name out, or give another file with --audit-key"
         )
     return key
+
+
+def of_log(directory: Path, path: Path, name: str = "") -> SignerKey:
+    """The key at `path` for the log in `directory`, made where nothing was ever signed for that.
+
+    Raises `AuditKeyLost` where something was and the key is gone, as from a restored backup or a mount that is not
+    there: another key would go on as if nothing had been signed. Raises `AuditKeyProblem`.
+    """
+    signed = (directory / PUBLIC_FILE, directory / CHECKPOINTS_FILE)
+    if not path.exists() and any(file.exists() and file.stat().st_size for file in signed):
+        raise AuditKeyLost(
+            f"the key that signs for the log is gone, and nothing is signed without it: put it back at {path} and "
+            f"start the server again. Where it is lost for good, move {PUBLIC_FILE} and {CHECKPOINTS_FILE} away from "
+            f"{directory}: the next start makes another, with which the log's proofs begin anew"
+        )
+    return load_or_make(path, name)
 
 
 def load_or_make(path: Path, name: str = "") -> SignerKey:

@@ -28,6 +28,7 @@ import msgspec
 
 from eventstore.merkle import HASH_BYTES
 from eventstore.note import NoteInvalid, SignerKey, VerifierKey, decode_base64
+from eventstore.whole import in_place_of, sync
 
 CHECKPOINTS_FILE = "checkpoints.jsonl"
 LINES_MAX = 2_000
@@ -117,7 +118,7 @@ def add(path: Path, checkpoint: Checkpoint) -> None:
         file.flush()
         os.fsync(descriptor)
     if end == 0:
-        _sync_directory(path.parent)
+        sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -145,19 +146,5 @@ def _line(checkpoint: Checkpoint) -> bytes:
 
 
 def _replace(path: Path, lines: list[Line]) -> None:
-    beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.writelines(_encode(line) + b"\n" for line in lines)
-        file.flush()
-        os.fsync(descriptor)
-    beside.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with in_place_of(path) as partial:
+        partial.write_bytes(b"".join(_encode(line) + b"\n" for line in lines))

@@ -5,7 +5,6 @@ busy event loop, and thousands of them would cost its turns.
 """
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import Self, cast
 
 from eventstore import schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, BrokenChain, Row, check
+from eventstore.files import readable
 from eventstore.log import LogDamaged, LogUnavailable
-from eventstore.sqlite import LOG_FILE
+from eventstore.plain import connect
 
+CACHE_KIB = 2_000  # each hash is read once, in a server that has better uses for memory
 _HEX = DIGEST_BYTES * 2
 
 
@@ -28,22 +29,7 @@ class Hashes:
     @classmethod
     def open(cls, directory: Path) -> Self:
         """Raises `LogUnavailable` where there is no log, or none that this turnlog reads; `LogDamaged`."""
-        path = directory / LOG_FILE
-        if not path.exists():
-            raise LogUnavailable(f"there is no log in {directory}: expected {path}")
-        is_closed = not os.access(directory, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-        uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
-        with contextlib.ExitStack() as on_failure:
-            with _readable():
-                connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-            on_failure.callback(connection.close)
-            hashes = cls(connection)
-            ((format_,),) = hashes._rows("PRAGMA user_version")
-            if format_ != schema.FORMAT:
-                raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")
-            on_failure.pop_all()
-            return hashes
-        raise AssertionError("unreachable: the stack does not swallow errors")
+        return cls(connect(directory, CACHE_KIB))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -100,10 +86,9 @@ class Hashes:
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
     try:
-        yield
-    except sqlite3.OperationalError as error:
+        with readable():
+            yield
+    except LogUnavailable as error:
         if "decode" in str(error):  # SQLite's error tells the content
             raise LogDamaged(0, "an event was altered: it holds text where bytes were written") from None
-        raise LogUnavailable(f"the log can not be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogDamaged(0, f"SQLite says: {error}") from error
+        raise

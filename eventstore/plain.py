@@ -1,42 +1,26 @@
-"""The log read with plain SQLite: blocking, for tools that read all of it, beside whoever writes it."""
+"""The log read with plain SQLite: blocking, for those that read all of it, beside whoever writes it."""
 
 import contextlib
-import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from eventstore import schema
-from eventstore.log import LogDamaged, LogUnavailable
+from eventstore.files import ensure_format, readable, uri
+from eventstore.log import LogUnavailable
 
 CACHE_KIB = 16_384
 
 
-def connect(directory: Path) -> sqlite3.Connection:
+def connect(directory: Path, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
     """The log in `directory`. Raises `LogUnavailable` where there is none that this turnlog reads, `LogDamaged`."""
     path = directory / schema.LOG_FILE
     if not path.exists():
         raise LogUnavailable(f"there is no log in {directory}: expected {path}")
-    is_closed = not os.access(directory, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
     with contextlib.ExitStack() as on_failure, readable():
-        database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, check_same_thread=False)
         on_failure.callback(database.close)
-        database.execute(f"PRAGMA cache_size = {-CACHE_KIB}")
-        ((format_,),) = database.execute("PRAGMA user_version")
-        if format_ != schema.FORMAT:
-            raise LogUnavailable(f"the log has format {format_}; this turnlog reads format {schema.FORMAT}")
+        database.execute(f"PRAGMA cache_size = {-cache_kib}")
+        ensure_format(database.execute("PRAGMA user_version").fetchone()[0])
         on_failure.pop_all()
         return database
     raise AssertionError("unreachable: the stack does not swallow errors")
-
-
-@contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Say what SQLite says as the log's errors."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LogUnavailable(f"the log can not be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogDamaged(0, f"SQLite says: {error}") from error

@@ -21,6 +21,7 @@ import aiosqlite
 
 from eventstore import chain, schema
 from eventstore.log import LogUnavailable, NotPurged
+from eventstore.whole import sync
 
 MARKER_FILE = "erasing"
 ROWS_MAX = 500
@@ -49,7 +50,7 @@ class Marker:
                 file.write("What was erased may still be in this directory: the next start of turnlog sees to it.\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self._sync()
+            sync(self._path.parent)
         except OSError as error:
             raise LogUnavailable(f"{self._path} can not be written: {error.strerror or error}") from error
 
@@ -57,14 +58,7 @@ class Marker:
         """Take it away."""
         with contextlib.suppress(OSError):  # it is found again by the next start, which does no more than is needless
             self._path.unlink(missing_ok=True)
-            self._sync()
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            sync(self._path.parent)
 
 
 async def replace(

@@ -17,12 +17,12 @@ async def every(log: EventLog, part: Part, limit: int = EVENTS_MAX) -> AsyncIter
         part = part._replace(after_position=found.looked_to)
 
 
-async def position_before(log: EventLog, recorded_us: int) -> int:
-    """The last position that was recorded before that time; 0 where none was. Times never fall from one to the next."""
+async def last_until(log: EventLog, recorded_us: int) -> int:
+    """The last position that was recorded by that time, 0 where none was. Times never fall from one to the next."""
     low, high = 0, log.head().position
     while low < high:
         middle = (low + high + 1) // 2
-        if (await log.at((middle,)))[0].recorded_us < recorded_us:
+        if (await log.at((middle,)))[0].recorded_us <= recorded_us:
             low = middle
         else:
             high = middle - 1

@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 from eventstore.events import ItemRemoved, SessionDeleted
 from eventstore.log import EventLog, Recorded
+from eventstore.whole import sync
 from projections.store import ViewStore
-from projections.succession import remove, sync
+from projections.succession import remove
 from projections.view import Deletion, View
 
 # How a batch gets into a file: a tool does nothing else meanwhile, a server has turns to take.

@@ -8,8 +8,9 @@ SQLite finds a write-ahead file by the name of its database, and would take the 
 file goes first, with all that is beside it, and then the new one gets its name.
 """
 
-import os
 from pathlib import Path
+
+from eventstore.whole import sync
 
 
 def next_of(path: Path) -> Path:
@@ -47,12 +48,3 @@ def remove(path: Path) -> None:
     """Remove a file of views, and what SQLite has put beside it."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
         path.with_name(name).unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Return once the content of the file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -153,7 +153,7 @@ async def test_every_moment_of_a_random_life_is_answered_as_it_was(data: Path, u
     life = Life(seed, upstream)
     for _ in range(2):
         async with serving(data, upstream=upstream.url) as life.server:
-            for _ in range(16):
+            for _ in range(12):
                 await life.step()
     async with serving(data, upstream=upstream.url) as server:
         assert head(server) in life.seen
@@ -193,13 +193,14 @@ async def test_a_moment_is_a_time_too_and_shows_what_was_shown_then(data: Path, 
         async with serving(data, upstream=upstream.url) as server:
             for minute in range(len(steps)):
                 live = seen[at(minute, 0)]
-                for second in ("00z", "30.5+00:00", "59.999999Z"):
-                    assert await everything(server, ids, at(minute, 0)[:-2] + second) == live
+                second = ("00z", "30.5+00:00", "59.999999Z")[minute % 3]
+                assert await everything(server, ids, at(minute, 0)[:-2] + second) == live
             for early in ("2026-12-01T11:59:59.999999Z", "0001-01-01T00:00:00Z", "2026-12-01T12:59:59+01:00", 0):
                 assert await ask(server, "/api/sessions?", early) == (200, EMPTY)
                 assert (await ask(server, "/api/sessions/s1", early))[0] == 404
+            now_ = await everything(server, ids)
             for late in ("9999-12-31T23:59:59Z", "9" * 1_000, 10**6):
-                assert await everything(server, ids, late) == await everything(server, ids)
+                assert await everything(server, ids, late) == now_
 
 
 async def test_a_turn_that_was_under_way_is_shown_as_it_was(server: Server, upstream: Upstream) -> None:

@@ -288,6 +288,43 @@ async def test_the_key_can_live_elsewhere_and_keeps_its_name(data: Path, tmp_pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("left", [(PUBLIC_FILE, CHECKPOINTS_FILE), (PUBLIC_FILE,), (CHECKPOINTS_FILE,)])
+async def test_a_log_that_has_lost_its_key_is_not_signed_for_with_another(
+    data: Path, capsys: pytest.CaptureFixture[str], left: tuple[str, ...]
+) -> None:
+    async with serving(data) as server:
+        await server.chat("hello", "s1")
+    kept = {name: (data / name).read_bytes() for name in (KEY_FILE, PUBLIC_FILE, CHECKPOINTS_FILE)}
+    for name in set(kept) - set(left):
+        (data / name).unlink()
+    capsys.readouterr()
+    async with serving(data, checkpoint_every_s=0.001) as server:
+        for path in ("/api/audit/checkpoint", "/api/audit/proof/1"):
+            error = (await server.get(path, 503))["error"]
+            assert error["code"] == "audit_key_unusable"
+            assert f"put it back at {data / KEY_FILE}" in error["message"]
+            assert "move audit.pub and checkpoints.jsonl away" in error["message"]
+        await server.chat("turns go on", "s1")
+    told = [line for line in "".join(capsys.readouterr()).splitlines() if "no checkpoint was signed" in line]
+    assert (len(told), "error" in told[0]) == (1, True)
+    assert {path.name for path in data.iterdir()} & set(kept) == set(left)
+    assert all((data / name).read_bytes() == kept[name] for name in left)
+    (data / KEY_FILE).write_bytes(kept[KEY_FILE])
+    async with serving(data) as server:
+        assert (await server.get("/api/audit/checkpoint"))["key"] == kept[PUBLIC_FILE].decode().strip()
+
+
+async def test_a_log_begins_anew_where_what_its_lost_key_signed_was_moved_away(data: Path) -> None:
+    async with serving(data) as server:
+        await server.chat("hello", "s1")
+    lost = (data / PUBLIC_FILE).read_text()
+    for name in (KEY_FILE, PUBLIC_FILE):
+        (data / name).unlink()
+    (data / CHECKPOINTS_FILE).write_bytes(b"")  # an empty one says nothing
+    async with serving(data) as server:
+        assert (await server.get("/api/audit/checkpoint"))["key"] != lost.strip()
+
+
 @at_once
 async def test_the_command_line_proves_beside_a_running_server(data: Path, tmp_path: Path) -> None:
     proof = tmp_path / "proof.json"

@@ -572,10 +572,6 @@ async def test_turns_that_died_with_the_server_are_done_once_under_their_keys(up
 # Run events cannot be replayed or watched twice; runs ignore the session header.
 
 
-def without_id(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in frame.items() if name != "id"} for frame in frames]
-
-
 async def test_run_events_are_watched_by_many_and_replayed_from_anywhere(data: Path, upstream: Upstream) -> None:
     """#118138: one consumer emptied the only queue, the next one got 404."""
     upstream.script = lambda _: says("one two three four")

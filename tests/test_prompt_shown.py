@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from api import keys
 from api.models.router import Upstream as UpstreamSettings
@@ -19,10 +20,11 @@ from eventstore.sqlite import LOG_FILE
 from tests.support.api import call, create, fork
 from tests.support.responses_upstream import Scripted, scripted_responses_upstream, speaks, thinks
 from tests.support.runs import start_run
-from tests.support.server import Process, Server, serving, turnlog_command
+from tests.support.server import Process, Server, serving
 from tests.support.upstream import Reply, Upstream, calls, echo, refuses, says, scripted_upstream
 from tests.test_crash import recorded
 from tests.test_degraded import out_of_reach
+from tools.cli import main
 
 WAIT_S = 30.0
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
@@ -334,13 +336,9 @@ async def test_a_tool_shows_what_was_sent_beside_the_server_and_of_deleted_sessi
 
 async def audit(data: Path, command: str, *arguments: str) -> tuple[int, bytes]:
     """What `turnlog audit` says, and its exit code."""
-    run = await asyncio.create_subprocess_exec(
-        *(str(turnlog_command()), "audit", command, "--data", str(data), *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    told, _ = await run.communicate()
-    return run.returncode or 0, told
+    asked = ["audit", command, "--data", str(data), *arguments]
+    done = await asyncio.to_thread(CliRunner().invoke, main, asked, prog_name="turnlog")
+    return done.exit_code, done.output_bytes
 
 
 async def test_what_goes_on_from_erased_content_is_gone(data: Path, upstream: Upstream) -> None:

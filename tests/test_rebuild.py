@@ -68,13 +68,13 @@ async def test_a_client_reads_its_own_writes_through_any_number_of_rebuilds(data
             return said
 
         async def rebuilds() -> None:
-            for _ in range(8):
+            for _ in range(4):
                 before = (data / VIEWS_FILE).stat().st_ino
                 await runner.rebuild()
                 assert (data / VIEWS_FILE).stat().st_ino != before
             done.set()
 
-        *said, _ = await asyncio.gather(*(client(number) for number in range(4)), rebuilds())
+        *said, _ = await asyncio.gather(*(client(number) for number in range(2)), rebuilds())
         assert await runner.fetch("SELECT count(*) FROM tips", ()) == [(sum(filter(None, said)),)]
     assert files(data) == {VIEWS_FILE}
     log = await SqliteLog.open_read_only(data)

@@ -1,4 +1,4 @@
-"""The command line, run as users run it: as a process, with good input and bad."""
+"""The command line, with good input and bad; run as a process, as users run it, where that can make a difference."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from api import keys as keyring
 from eventstore.sqlite import SqliteLog
+from tests.support.command import invoke
 from tests.support.facts import completed, session_started, started
 from tests.support.server import KEY, Process, serving, turnlog_command
 
@@ -40,14 +41,14 @@ async def _a_log(data: Path) -> None:
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
-    made = turnlog("keys", "add", "bridge", "--tenant", "acme", "--data", "d", cwd=tmp_path)
+    made = invoke("keys", "add", "bridge", "--tenant", "acme", "--data", "d", cwd=tmp_path)
     secret = made.stdout.strip()
     assert secret.startswith("tl_")
     assert (tmp_path / "d" / "keys.json").stat().st_mode & 0o777 == 0o600
     assert secret not in (tmp_path / "d" / "keys.json").read_text()
-    assert re.match(r"bridge +acme ", turnlog("keys", "list", "--data", "d", cwd=tmp_path).stdout)
-    assert turnlog("keys", "revoke", "bridge", "--data", "d", cwd=tmp_path).returncode == 0
-    assert turnlog("keys", "list", "--data", "d", cwd=tmp_path).stdout == ""
+    assert re.match(r"bridge +acme ", invoke("keys", "list", "--data", "d", cwd=tmp_path).stdout)
+    assert invoke("keys", "revoke", "bridge", "--data", "d", cwd=tmp_path).exit_code == 0
+    assert invoke("keys", "list", "--data", "d", cwd=tmp_path).stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -75,35 +76,41 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
 )
 def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     (tmp_path / "d" / "keys.json.new").mkdir(parents=True)
-    done = turnlog(*arguments, cwd=tmp_path, TURNLOG_DATA="d")
-    assert done.returncode != 0
+    done = invoke(*arguments, cwd=tmp_path, TURNLOG_DATA="d")
+    assert done.exit_code != 0
     assert said in done.stderr
+
+
+def test_a_process_that_is_refused_says_no_more_than_that(tmp_path: Path) -> None:
+    done = turnlog("replay", "--until", "5", cwd=tmp_path, TURNLOG_DATA="d")
+    assert done.returncode == 2
+    assert "--until needs --into" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 async def test_audit_shows_a_sessions_events_a_line_each(tmp_path: Path) -> None:
     await _a_log(tmp_path / "d")
-    shown = turnlog("audit", "show", "s1", "--data", "d", cwd=tmp_path)
+    shown = invoke("audit", "show", "s1", "--data", "d", cwd=tmp_path)
     lines = shown.stdout.splitlines()
     assert [line.split()[3] for line in lines] == ["SessionStarted", "TurnStarted", "TurnCompleted"]
     assert "hello Ada" in lines[1]
-    as_json = turnlog("audit", "show", "s1", "--json", "--data", "d", cwd=tmp_path).stdout.splitlines()
+    as_json = invoke("audit", "show", "s1", "--json", "--data", "d", cwd=tmp_path).stdout.splitlines()
     assert json.loads(as_json[1])["data"]["items"] == [{"role": "user", "content": "hello Ada"}]
-    missing = turnlog("audit", "show", "s2", "--data", "d", cwd=tmp_path)
-    assert (missing.returncode, "no session 's2'" in missing.stderr) == (1, True)
+    missing = invoke("audit", "show", "s2", "--data", "d", cwd=tmp_path)
+    assert (missing.exit_code, "no session 's2'" in missing.stderr) == (1, True)
 
 
 async def test_replay_rebuilds_and_verifies_and_finds_what_differs(tmp_path: Path) -> None:
     await _a_log(tmp_path / "d")
-    assert turnlog("replay", "--data", "d", cwd=tmp_path).returncode == 0
-    verified = turnlog("replay", "--verify", "--data", "d", cwd=tmp_path)
-    assert (verified.returncode, "are equal" in verified.stdout) == (0, True)
+    assert invoke("replay", "--data", "d", cwd=tmp_path).exit_code == 0
+    verified = invoke("replay", "--verify", "--data", "d", cwd=tmp_path)
+    assert (verified.exit_code, "are equal" in verified.stdout) == (0, True)
     with sqlite3.connect(tmp_path / "d" / "views.db") as database:
         database.execute("UPDATE sessions SET turns = 7")
         database.execute("INSERT INTO responses VALUES ('t0', 'x', 'y', 0)")
     database.close()
-    verified = turnlog("replay", "--verify", "--data", "d", cwd=tmp_path)
-    assert verified.returncode == 1
+    verified = invoke("replay", "--verify", "--data", "d", cwd=tmp_path)
+    assert verified.exit_code == 1
     assert "2 rows differ" in verified.stderr
 
 
@@ -111,8 +118,8 @@ async def test_replay_until_a_position_or_a_time_gives_the_views_as_they_were(tm
     await _a_log(tmp_path / "d")
     for until, turns in (("2", 0), ("3", 1), ("2000-01-01T00:00:00Z", None), ("2100-01-01T00:00:00+02:00", 1)):
         (tmp_path / "then.db").unlink(missing_ok=True)
-        done = turnlog("replay", "--until", until, "--into", "then.db", "--data", "d", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        done = invoke("replay", "--until", until, "--into", "then.db", "--data", "d", cwd=tmp_path)
+        assert done.exit_code == 0, done.stderr
         with sqlite3.connect(tmp_path / "then.db") as database:
             row = database.execute("SELECT turns FROM sessions").fetchone()
         database.close()
@@ -155,12 +162,12 @@ async def test_the_log_lines_hold_the_request_id_and_never_content_or_keys(tmp_p
 
 def test_settings_come_from_flag_then_environment_then_file(tmp_path: Path) -> None:
     (tmp_path / "turnlog.toml").write_text('api-key = "short"\n')
-    assert "got 5" in turnlog("serve", cwd=tmp_path, TURNLOG_DATA="d").stderr
-    assert "got 6" in turnlog("serve", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY="shorts").stderr
-    flag = turnlog("serve", "--api-key", "short12", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY="shorts")
+    assert "got 5" in invoke("serve", cwd=tmp_path, TURNLOG_DATA="d").stderr
+    assert "got 6" in invoke("serve", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY="shorts").stderr
+    flag = invoke("serve", "--api-key", "short12", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY="shorts")
     assert "got 7" in flag.stderr
     (tmp_path / "turnlog.toml").write_text('aip-key = "x"\n')
-    assert "unknown settings: aip_key" in turnlog("serve", cwd=tmp_path).stderr
+    assert "unknown settings: aip_key" in invoke("serve", cwd=tmp_path).stderr
 
 
 async def test_models_have_settings_of_their_own_in_the_configuration_file(data: Path) -> None:
@@ -196,25 +203,25 @@ async def test_models_have_settings_of_their_own_in_the_configuration_file(data:
 )
 def test_a_models_settings_are_checked(tmp_path: Path, table: str, said: str) -> None:
     (tmp_path / "turnlog.toml").write_text(table)
-    done = turnlog("serve", cwd=tmp_path)
-    assert done.returncode == 2
+    done = invoke("serve", cwd=tmp_path)
+    assert done.exit_code == 2
     assert said in done.stderr
     assert "turnlog.toml" in done.stderr
 
 
 def test_the_configuration_file_holds_for_every_command(tmp_path: Path) -> None:
     (tmp_path / "turnlog.toml").write_text('data = "elsewhere"\ncors-origin = ["https://a.example"]\n')
-    assert turnlog("keys", "add", "bridge", cwd=tmp_path).returncode == 0
+    assert invoke("keys", "add", "bridge", cwd=tmp_path).exit_code == 0
     assert (tmp_path / "elsewhere" / "keys.json").exists()
-    assert "bridge" in turnlog("keys", "list", cwd=tmp_path).stdout
-    assert "no log in elsewhere" in turnlog("audit", "show", "s1", cwd=tmp_path).stderr
+    assert "bridge" in invoke("keys", "list", cwd=tmp_path).stdout
+    assert "no log in elsewhere" in invoke("audit", "show", "s1", cwd=tmp_path).stderr
 
 
 def test_a_data_directory_that_can_not_be_made_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for command in (("serve",), ("keys", "add", "x")):
-        done = turnlog(*command, "--data", "file/d", cwd=tmp_path)
-        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        done = invoke(*command, "--data", "file/d", cwd=tmp_path)
+        assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
         assert "can not make the data directory file/d" in done.stderr
 
 

@@ -251,9 +251,7 @@ def test_no_worker_outlives_whoever_started_it(large: Path) -> None:
     assert all(process.returncode is not None for process in processes)
 
 
-async def test_it_runs_beside_a_server_that_takes_turns(
-    tmp_path: Path, start: Callable[..., Awaitable[Process]]
-) -> None:
+async def test_it_runs_beside_a_server_that_takes_turns(start: Callable[..., Awaitable[Process]]) -> None:
     process = await start("--checkpoint-every-s", "0.05")
     over = asyncio.Event()
 
@@ -266,13 +264,13 @@ async def test_it_runs_beside_a_server_that_takes_turns(
 
     talking = [asyncio.create_task(talk(process.server, f"s{number}")) for number in range(4)]
     for _ in range(2):
-        done = await asyncio.to_thread(turnlog, *VERIFY, "--remember", "seen.json", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        done = await asyncio.to_thread(run, *VERIFY, "--remember", "seen.json")
+        assert done.exit_code == 0, done.stderr
     over.set()
     assert min(await asyncio.gather(*talking)) > 0
     await process.terminate()
-    done = turnlog(*VERIFY, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run(*VERIFY)
+    assert done.exit_code == 0, done.stderr
     assert "checkpoint" in done.stdout
 
 

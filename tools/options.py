@@ -22,6 +22,17 @@ def option(flag: str, *more: str, **settings: Any) -> Callable[[F], F]:
     return click.option(flag, *more, envvar=f"TURNLOG_{name}", show_envvar=True, **settings)
 
 
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator for all of them, shown in this order."""
+
+    def decorated(command: Any) -> Any:
+        for one in reversed(options):
+            command = one(command)
+        return command
+
+    return decorated
+
+
 def default_data() -> Path:
     """Where the data is unless told otherwise: the same place from whichever directory a command is started."""
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"

@@ -32,7 +32,7 @@ from eventstore.events import (
     queue_stream,
 )
 from eventstore.log import EventLog, Part, Recorded
-from eventstore.selection import every, position_before
+from eventstore.selection import every, last_until
 from projections import responses, runs
 from projections.session import Session
 
@@ -119,7 +119,7 @@ class Prompts:
         made = made_ms(turn_id)
         if made is None and self._views:
             return None
-        after = await position_before(self._log, (made or 0) * 1_000)
+        after = await last_until(self._log, (made or 0) * 1_000 - 1)
         if waited := await self._log.read(queue_stream(tenant, turn_id)):
             after = max(after, waited[-1].position - LOOKED_MAX // 2)
         until = after + LOOKED_MAX if self._views else None

@@ -5,6 +5,7 @@ from itertools import chain
 from api.turns.cache import Sessions
 from eventstore.events import SessionStarted, lineage_stream, parse_stream
 from eventstore.log import EventLog, Recorded
+from eventstore.selection import last_until
 from projections import past
 from projections.session import Session
 from projections.sessions import SessionRow
@@ -31,19 +32,7 @@ class Then:
         head = self._log.head().position
         if position is not None:
             return min(position, head)
-        if recorded_us is None or head == 0 or await self._recorded_us(head) <= recorded_us:
-            return head
-        first, last = 0, head - 1  # times never fall, so the last one that is not later can be searched for
-        while first < last:
-            middle = (first + last + 1) // 2
-            if await self._recorded_us(middle) <= recorded_us:
-                first = middle
-            else:
-                last = middle - 1
-        return first
-
-    async def _recorded_us(self, position: int) -> int:
-        return (await self._log.at((position,)))[0].recorded_us
+        return head if recorded_us is None else await last_until(self._log, recorded_us)
 
     async def _family(self, stream: str, position: int) -> list[Recorded]:
         """The events of the lineage, and of those it was forked from, whose rows its own began as, in order."""

@@ -1,13 +1,12 @@
 """Where the key that signs checkpoints is, and how often it does: for the commands that sign or verify."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from api.settings import Settings
 from eventstore.audit_key import KEY_FILE
-from tools.options import option
+from tools.options import option, together
 
 _DEFAULT = Settings(data=Path())
 
@@ -29,11 +28,8 @@ _every_option = option(
     show_default=True,
     help="How often a checkpoint of the log is signed, where it has grown. 0: only when one is asked for.",
 )
-
-
-def audit_options(command: Any) -> Any:
-    """What a server is told about its checkpoints."""
-    return audit_key_option(_name_option(_every_option(command)))
+# What a server is told about its checkpoints.
+audit_options = together(audit_key_option, _name_option, _every_option)
 
 
 def key_path(data: Path, audit_key: Path | None) -> Path:

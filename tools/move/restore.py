@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from eventstore.audit_key import KEY_FILE, PUBLIC_FILE
 from eventstore.backup import Occupied
 from eventstore.backup import restore as put_back
+from eventstore.checkpoint import CHECKPOINTS_FILE
 from eventstore.log import LogError
-from tools.move.belongings import AUDIT_KEY_FILE, CHECKPOINTS_FILE, OF_THE_LOG, OPEN, SECRET
+from tools.move.belongings import OF_THE_LOG, OPEN, SECRET
 from tools.move.output import said
 from tools.options import data_option
 from tools.progress import counted
@@ -34,8 +36,9 @@ def restore(file: Path, force: bool, data: Path) -> None:
     click.echo(f"restored {copied.head.position} events up to position {copied.head.position} into {data}{beside}")
     if copied.aside:
         click.echo(f"What was there is in {copied.aside} now: no erasure reaches into it, so remove it in time.")
-    if CHECKPOINTS_FILE in copied.files and not (data / AUDIT_KEY_FILE).exists():
+    if {PUBLIC_FILE, CHECKPOINTS_FILE} & set(copied.files) and not (data / KEY_FILE).exists():
         click.echo(
-            f"The key that signed the checkpoints is not in the backup: put {AUDIT_KEY_FILE} back before the next "
-            f"start, or name it with --audit-key. Where it is lost, move {CHECKPOINTS_FILE} away."
+            f"The key that signs for the log is not in the backup: put {KEY_FILE} back before the next start, or "
+            f"name it with --audit-key. Without it the server signs nothing. Where it is lost for good, move "
+            f"{PUBLIC_FILE} and {CHECKPOINTS_FILE} away."
         )
