@@ -144,7 +144,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
 async def _storage(app: web.Application, parts: contextlib.AsyncExitStack, progress: Callable[[int], None]) -> _Storage:
     settings = app[SETTINGS]
     if settings.views:
-        cut, still, app[STANDING] = await readonly.opened(settings, parts)
+        cut, still, app[STANDING] = await readonly.opened(settings, parts, app[GUARD])
         parts.push_async_callback(app[GUARD].stop)
         await app[GUARD].start(cut)
         return _Storage(cut, still, None)
