@@ -114,7 +114,7 @@ async def _verify(data: Path, names: tuple[str, ...]) -> None:
 
 
 def _ensure_settled(data: Path, served: os.stat_result) -> None:
-    """Raise `ViewsUnusable` where the views were those of a moment ago: the log's content is erased before theirs is."""
+    """Raise `ViewsUnusable` where the views were those of a moment ago: what the log has lost, they lose later."""
     if (data / MARKER_FILE).exists():
         raise ViewsUnusable("something is being erased: run this again once it is (where no server runs, start one)")
     if not os.path.samestat(served, (data / VIEWS_FILE).stat()):
