@@ -153,7 +153,9 @@ class Erasures:
             try:
                 await self._end(scope)
                 plan = _Plan(self._log, scope, order)
-                await self._log.erase(*await plan.made())
+                erasures, unchanged = await plan.made()
+                self._lineages.sessions.forget_all()  # who summarises what they hold records nothing of it from now on
+                await self._log.erase(erasures, unchanged)
             except (VersionConflict, SessionNotFound):
                 continue  # somebody was first: see what there is now
             self._lineages.sessions.forget_all()
