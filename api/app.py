@@ -133,7 +133,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         else:
             audit = app[AUDIT] = await _audit(settings)
             parts.push_async_callback(audit.stop)
-            at_work = Live(turns, desk, responses_, app[MOMENTS])
+            at_work = Live(turns, desk, responses_, app[MOMENTS], app[FEED])
             erasures = app[ERASURES] = Erasures(live[0], lineages, live[1], settings.data / VIEWS_FILE, at_work)
             parts.push_async_callback(erasures.stop)
             await _take_up(turns, background, responses_)
