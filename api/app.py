@@ -133,7 +133,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
         else:
             audit = app[AUDIT] = await _audit(settings)
             parts.push_async_callback(audit.stop)
-            at_work = Live(turns, desk, responses_, app[MOMENTS])
+            at_work = Live(turns, desk, responses_, app[MOMENTS], app[FEED])
             erasures = app[ERASURES] = Erasures(live[0], lineages, live[1], settings.data / VIEWS_FILE, at_work)
             parts.push_async_callback(erasures.stop)
             await _take_up(turns, background, responses_)
@@ -144,7 +144,7 @@ async def _parts(app: web.Application, progress: Callable[[int], None]) -> Async
 async def _storage(app: web.Application, parts: contextlib.AsyncExitStack, progress: Callable[[int], None]) -> _Storage:
     settings = app[SETTINGS]
     if settings.views:
-        cut, still, app[STANDING] = await readonly.opened(settings, parts)
+        cut, still, app[STANDING] = await readonly.opened(settings, parts, app[GUARD])
         parts.push_async_callback(app[GUARD].stop)
         await app[GUARD].start(cut)
         return _Storage(cut, still, None)

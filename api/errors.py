@@ -69,6 +69,7 @@ TABLE: dict[type[Exception], Row] = {
     log.LogOverloaded: Row(503, SERVER, "overloaded", None, SOON),
     log.LogUnavailable: Row(503, SERVER, "log_unavailable", None, SOON),
     log.LogReadOnly: Row(403, "permission_error", "read_only", None, NEVER),
+    log.ErasedSince: Row(503, SERVER, "erased_since", None, NEVER),
     log.NotPurged: Row(503, SERVER, "erasure_not_purged", None, NEVER),
     log.LogDamaged: Row(503, SERVER, "log_damaged", None, NEVER),
     log.LogUnreadable: Row(503, SERVER, "log_unreadable", None, NEVER),

@@ -40,6 +40,11 @@ class Guard:
             # One instance is raised to many: without its old traceback, which would keep every request it went through.
             raise self._damage.with_traceback(None)
 
+    def shut(self, error: LogError) -> None:
+        """Have nothing be served any more, for this reason."""
+        _log.error("the log can not be served", reason=str(error))
+        self._damage = error
+
     async def stop(self) -> None:
         """Stop checking."""
         if self._task:

@@ -126,6 +126,10 @@ class NotPurged(LogError):
     """The log has lost the content for all who read it, but its file has not yet. The next start finishes that."""
 
 
+class ErasedSince(LogError):
+    """What is kept of the log, as it was at a moment, holds what was erased since."""
+
+
 class LogLocked(LogError):
     """Another process holds the log for writing."""
 

@@ -39,6 +39,7 @@ ADVANCE = "UPDATE conversations SET turn_id = ?, updated_us = ? WHERE tenant = ?
 UPDATE = "UPDATE conversations SET metadata = ?, updated_us = ? WHERE tenant = ? AND name = ?"
 DELETE_NAME = "DELETE FROM conversations WHERE tenant = ? AND name = ?"
 DELETE = "DELETE FROM conversations WHERE tenant = ? AND root_id = ?"
+FIND = "SELECT 1 FROM conversations WHERE tenant = ? AND root_id = ? LIMIT 1"
 ROOT_OF = "SELECT root_id FROM conversations WHERE tenant = ? AND name = ?"
 GET = "SELECT name, root_id, created_us, metadata, position FROM conversations WHERE tenant = ? AND name = ?"
 NEWEST = """SELECT name, root_id, created_us, metadata, position FROM conversations

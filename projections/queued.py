@@ -15,6 +15,7 @@ CREATE TABLE queued (
 """
 INSERT = "INSERT OR IGNORE INTO queued VALUES (?, ?, ?)"
 DELETE = "DELETE FROM queued WHERE turn_id = ?"
+FIND = "SELECT 1 FROM queued WHERE tenant = ? AND turn_id = ?"
 ALL = "SELECT tenant, turn_id FROM queued ORDER BY position"
 
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from eventstore.events import parse_stream
 from eventstore.log import Head, LogReadOnly
+from projections import conversations, queued, tips
 from projections.readers import LOOKUPS, SEARCHES, Readers, read
 from projections.snapshot import Snapshot
 from projections.store import ViewsUnusable
@@ -39,6 +41,14 @@ class StillViews:
     async def search(self, sql: str, parameters: Sequence[object], position: int | None = None) -> list[Any]:  # noqa: ARG002
         """See `Runner.search`. There is nothing to wait for."""
         return await read(self._readers[SEARCHES], sql, parameters)
+
+    async def knows(self, stream: str) -> bool:
+        """Whether they have something of a lineage, or of a queued turn, by its stream."""
+        category, tenant, name = parse_stream(stream)
+        for sql in (queued.FIND,) if category == "queue" else (tips.FIND, conversations.FIND):
+            if await self.fetch(sql, (tenant, name)):
+                return True
+        return False
 
     async def rebuild(self) -> None:
         """They are of then, and stay as they are: raises `LogReadOnly`."""

@@ -19,6 +19,7 @@ CREATE INDEX tips_of_lineage ON tips (tenant, root_id);
 INSERT = "INSERT OR REPLACE INTO tips VALUES (?, ?, ?, ?)"
 MOVE = "UPDATE tips SET tip_id = ? WHERE tenant = ? AND root_id = ?"
 DELETE = "DELETE FROM tips WHERE tenant = ? AND root_id = ?"
+FIND = "SELECT 1 FROM tips WHERE tenant = ? AND root_id = ? LIMIT 1"
 ROOT_OF = "SELECT root_id FROM tips WHERE tenant = ? AND session_id = ?"
 
 

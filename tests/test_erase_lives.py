@@ -116,6 +116,37 @@ async def test_a_turn_of_a_fork_that_is_at_work_meanwhile_keeps_nothing_in_memor
         assert contents(upstream.messages[-1]) == ["meanwhile", "3: meanwhile", "next"]
 
 
+async def test_a_summary_of_a_fork_that_is_being_written_meanwhile_is_not_recorded(
+    data: Path, upstream: Upstream
+) -> None:
+    async with serving(data, upstream=upstream.url) as server:
+        await say(server, "s1", *(f"Zqneedleparent {number} {'word ' * 200}" for number in range(8)))
+        await fork(server, "s1", id="f1")
+        await say(server, "f1", "own")
+        upstream.script = lambda _: says("Zqneedlesummary")
+        upstream.gate.clear()
+        requests = len(upstream.requests)
+        compressing = asyncio.create_task(call(server, "POST", "/api/sessions/f1/compress", 409, json={}))
+        await upstream.wait_for_requests(requests + 1)
+        await erase(server, session="s1", why="law")
+        upstream.gate.set()
+        assert (await compressing)["code"] == "conversation_locked"
+        assert contents(await server.messages("f1"))[0] == "own"
+        assert not holds(data, "Zqneedle")
+
+
+async def test_a_retry_waits_for_the_erasure_that_is_under_way(server: Server, tmp_path: Path) -> None:
+    async def erased(**how: Any) -> int:
+        async with server.http.request(**how) as response:
+            assert not holds(tmp_path / "data", "Zqneedle"), "neither is answered before nothing is left"
+            return response.status
+
+    await say(server, "s1", *(["Zqneedle"] * 3))
+    by_id = {"method": "DELETE", "url": "/api/sessions/s1?erase=true"}
+    by_body = {"method": "POST", "url": "/api/erasures", "json": {"session": "s1"}}
+    assert sorted(await asyncio.gather(*(erased(**how) for how in (by_id, by_body, by_id)))) == [200, 404, 404]
+
+
 async def test_one_that_was_deleted_before_is_erased_by_any_of_its_ids(server: Server, tmp_path: Path) -> None:
     await say(server, "s1", "Zqneedlefirst")
     await rotate(server, "s1", "s1-2", title="Zqneedletitle")

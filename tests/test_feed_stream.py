@@ -11,6 +11,9 @@ import pytest
 from api import keys
 from api.context import FEED
 from api.turns import feed
+from eventstore.events import SessionRenamed
+from eventstore.log import Part
+from tests.support.api import call, record
 from tests.support.feed import Sent, following, page, pages
 from tests.support.server import Process, Server, serving
 from tests.support.upstream import Upstream
@@ -192,6 +195,32 @@ async def test_a_follower_ahead_of_the_log_waits_for_what_it_has_not_seen(server
         await server.chat("two", "s1")
         assert ids(await ahead.some(1)) == [5]
         assert ids(await level.some(5)) == [1, 2, 3, 4, 5]
+
+
+async def test_who_reads_slowly_is_not_told_what_was_erased_meanwhile(server: Server) -> None:
+    assert server.app is not None
+    followed = server.app[FEED]
+    await server.chat("hello", "s1")
+    renamed = [SessionRenamed(title=f"Zqneedle {number}") for number in range(2 * feed.BATCH_EVENTS)]
+    async with asyncio.timeout(WAIT_S):
+        with followed.following(Part(tenant="default", after_position=3)) as batches:
+            told = asyncio.create_task(anext(batches))
+            while not followed._waiting:
+                await asyncio.sleep(0)
+            await record(server, "s1", renamed)
+            first = await told
+            assert (len(first), b"Zqneedle" in first[-1]) == (feed.BATCH_EVENTS, True)
+            await call(server, "DELETE", "/api/sessions/s1?erase=true", 200)
+            rest = [frame async for batch in _until(batches, 205) for frame in batch]
+    assert not any(b"Zqneedle" in frame for frame in rest)
+    assert [frame.partition(b"\n")[0] for frame in rest] == [b"id: %d" % position for position in range(104, 206)]
+
+
+async def _until(batches: AsyncIterator[list[bytes]], position: int) -> AsyncIterator[list[bytes]]:
+    async for batch in batches:
+        yield batch
+        if batch[-1].startswith(b"id: %d\n" % position):
+            return
 
 
 async def test_followers_that_never_read_stop_nobody_and_are_kept_nothing_for(

@@ -363,6 +363,19 @@ async def test_what_goes_on_from_erased_content_is_gone(data: Path, upstream: Up
             assert error["code"] == "erased"
 
 
+async def test_what_a_fork_said_behind_an_erasure_of_its_parent_is_shown(server: Server, upstream: Upstream) -> None:
+    await server.chat("the treasure is buried under the old oak", "s1")
+    await fork(server, "s1", id="f1")
+    before, _ = await server.chat("on", "f1")
+    await call(server, "DELETE", "/api/sessions/s1?erase=true", 200)
+    behind, _ = await server.chat("and on", "f1")
+    assert (await shown(server, behind["id"]))[1] == upstream.bodies[-1]
+    await call(server, "GET", f"/api/turns/{before['id']}/prompt", 410)
+    await server.chat("anew", "s1")
+    await call(server, "DELETE", "/api/sessions/s1?erase=true", 200)
+    assert (await shown(server, behind["id"]))[1] == upstream.bodies[-2]
+
+
 def erase(data: Path, stream: str) -> None:
     """Put digests where the content of the stream's events was."""
     with contextlib.closing(sqlite3.connect(data / LOG_FILE)) as db:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
+from api import readonly
 from api.context import LINEAGES
 from api.routes.table import ROUTES
 from api.wire.moment import Moment
@@ -313,3 +314,38 @@ async def test_a_log_that_is_cut_ends_there(data: Path) -> None:
         with pytest.raises(LogReadOnly):
             await cut.append("lineage/default/s1", 0, ())
     await log.close()
+
+
+async def test_once_something_is_erased_beside_it_nothing_is_served_any_more(
+    data: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readonly, "LOOK_S", 0.01)
+    async with serving(data, upstream=upstream.url) as live, asyncio.timeout(20):
+        await live.chat("apples", "s1")
+        await live.chat("pears", "s2")
+        views = await views_at(data, 6)
+        async with serving(data, views=views) as then:
+            await live.chat("plums", "s3")
+            await post(live, "/api/sessions/s3?erase=true&why=law", method="DELETE")
+            assert await then.messages("s1"), "of later sessions it knows nothing"
+            await post(live, "/api/sessions/s1?erase=true&why=law", method="DELETE")
+            while (answer := (await answers(then, ["/api/sessions/s1/messages"])).popitem()[1])[0] == 200:
+                pass
+            assert (answer[0], answer[1]["error"]["code"]) == (503, "erased_since")
+            await then.get("/api/sessions", 503)
+        with pytest.raises(ViewsUnusable, match="holds what was erased since, at position 13: delete it"):
+            async with serving(data, views=views):
+                pass
+        views.unlink()
+        async with reading(data, 6) as anew:
+            assert [session["id"] for session in (await anew.get("/api/sessions"))["data"]] == ["s2"]
+
+
+async def test_notes_and_queued_turns_that_were_erased_are_not_served_either(data: Path, upstream: Upstream) -> None:
+    async with serving(data, upstream=upstream.url) as live:
+        made = await post(live, "/v1/conversations", {"metadata": {"of": "Ada"}})
+        views = await views_at(data, 1)
+        await post(live, "/api/erasures", {"conversation": made["id"], "why": "law"})
+    with pytest.raises(ViewsUnusable, match="holds what was erased since"):
+        async with serving(data, views=views):
+            pass

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from eventstore.purge import MARKER_FILE
 from projections.runner import VIEWS_FILE
 from projections.views import VIEWS
 from tests.support.server import Process, Server, serving, turnlog_command
@@ -186,3 +187,15 @@ def test_bad_input_is_told_in_a_sentence(data: Path, arguments: tuple[str, ...],
     done = CliRunner().invoke(main, asked)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+async def test_views_that_are_about_to_lose_what_was_erased_are_not_called_wrong(data: Path) -> None:
+    async with serving(data) as server:
+        await some_turns(server)
+    tamper(data, "UPDATE sessions SET title = 'Vegetables'")
+    (data / MARKER_FILE).touch()
+    code, said = await verify(data)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "something is being erased: run this again" in said
+    (data / MARKER_FILE).unlink()
+    assert "run 'turnlog replay'" in (await verify(data))[1]

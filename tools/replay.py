@@ -10,6 +10,7 @@ import click
 
 from api.wire.moment import Moment
 from eventstore.log import LogError
+from eventstore.purge import MARKER_FILE
 from eventstore.sqlite import SqliteLog
 from projections.comparison import Comparison, compare, told
 from projections.rebuild import build, rebuild
@@ -92,6 +93,7 @@ async def _rebuild(data: Path, into: Path | None, until: Until) -> None:
 
 async def _verify(data: Path, names: tuple[str, ...]) -> None:
     path = building_of(data / VIEWS_FILE, f"verify-{os.getpid()}")
+    served = (data / VIEWS_FILE).stat() if (data / VIEWS_FILE).exists() else None
     views = [view for view in VIEWS if view.name in names or not names]
     with contextlib.closing(Snapshot(data / VIEWS_FILE, VIEWS)) as live, contextlib.ExitStack() as stack:
         stack.callback(remove, path)
@@ -99,13 +101,24 @@ async def _verify(data: Path, names: tuple[str, ...]) -> None:
         rebuilt = stack.enter_context(contextlib.closing(Snapshot(path, VIEWS)))
         if rebuilt.position != live.position:
             raise ViewsUnusable(f"the views are at position {live.position}, the log ends at {rebuilt.position}")
-        differing = [_tell(compare(view, live, rebuilt)) for view in views]
+        compared = [compare(view, live, rebuilt) for view in views]
+    if served and any(comparison.differing for comparison in compared):
+        _ensure_settled(data, served)
+    differing = [_tell(comparison) for comparison in compared]
     if any(differing):
         raise click.ClickException(
             f"{_differ(sum(differing))} as of position {live.position:,} (- as the live views have them, + as the "
             "log gives them): run 'turnlog replay'"
         )
     click.echo(f"live and rebuilt are equal as of position {live.position:,}")
+
+
+def _ensure_settled(data: Path, served: os.stat_result) -> None:
+    """Raise `ViewsUnusable` where the views were those of a moment ago: what the log has lost, they lose later."""
+    if (data / MARKER_FILE).exists():
+        raise ViewsUnusable("something is being erased: run this again once it is (where no server runs, start one)")
+    if not os.path.samestat(served, (data / VIEWS_FILE).stat()):
+        raise ViewsUnusable("the server has rebuilt its views meanwhile: run this again")
 
 
 async def _rebuild_until(data: Path, path: Path, last: int) -> None:

@@ -43,7 +43,7 @@ class Sessions:
 
         One that was read before the last erasure is not: it may have inherited what was erased.
         """
-        if session.epoch != self._epoch:
+        if self.is_outdated(session):
             return
         if session.open and (kept := self._kept.get(session.stream)) and kept[0] is session:
             return  # a turn has just opened: the session is weighed when that has ended
@@ -100,6 +100,10 @@ class Sessions:
         self._kept.clear()
         self._loading.clear()
         self._weight_bytes = 0
+
+    def is_outdated(self, session: Session) -> bool:
+        """Whether something was erased since the session was read, which it may have inherited, and still hold."""
+        return session.epoch != self._epoch
 
     def _loaded(self, stream: str, task: "asyncio.Task[Session]") -> None:
         if self._loading.get(stream) is task:

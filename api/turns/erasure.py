@@ -20,6 +20,7 @@ from api.turns import decide_session, erasure_scope
 from api.turns.background_responses import BackgroundResponses
 from api.turns.desk import Desk
 from api.turns.erasure_scope import Attached, Lineage, Meant, Selection
+from api.turns.feed import Feed
 from api.turns.lineages import CONFLICTS_MAX, Lineages
 from api.turns.moments import Moments
 from api.turns.refusals import LineageBusy, NothingToErase, SessionNotFound
@@ -54,6 +55,7 @@ class Live(NamedTuple):
     desk: Desk
     responses: BackgroundResponses
     moments: Moments
+    feed: Feed
 
 
 class Order(NamedTuple):
@@ -153,12 +155,15 @@ class Erasures:
             try:
                 await self._end(scope)
                 plan = _Plan(self._log, scope, order)
-                await self._log.erase(*await plan.made())
+                erasures, unchanged = await plan.made()
+                self._lineages.sessions.forget_all()  # who summarises what they hold records nothing of it from now on
+                await self._log.erase(erasures, unchanged)
             except (VersionConflict, SessionNotFound):
                 continue  # somebody was first: see what there is now
             self._lineages.sessions.forget_all()
             if self._live:
                 self._live.moments.forget()
+                self._live.feed.forget()
             _log.warning("erased", lineages=len(plan.erased), events=sum(found.events for found in plan.erased))
             return plan.erased
         raise LineageBusy("too many others write to what is to be erased: try again in a moment")

@@ -62,11 +62,12 @@ class _News:
         is_any = not part.types or part.until_version is not None
         return group is not None and (is_any or not part.types.isdisjoint(group.types))
 
-    def batches(self, part: Part) -> Iterator[list[bytes]]:
-        """What of it is in the part, told."""
+    def batches(self, part: Part) -> Iterator[tuple[int, list[bytes]]]:
+        """What of it is in the part, told; each batch with its last position."""
         events = [recorded for recorded in self._groups[part.stream or part.tenant].events if is_in(part, recorded)]
         for first in range(0, len(events), BATCH_EVENTS):
-            yield [self._frame(recorded) for recorded in events[first : first + BATCH_EVENTS]]
+            batch = events[first : first + BATCH_EVENTS]
+            yield batch[-1].position, [self._frame(recorded) for recorded in batch]
 
     def _frame(self, recorded: Recorded) -> bytes:
         frame = self._frames.get(recorded.position)
@@ -87,6 +88,7 @@ class Feed:
         self._position = 0  # up to which there was news; of no meaning while nobody looks
         self._looking: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._erasures = 0
 
     async def stream_of(self, tenant: str, session_id: str) -> str:
         """The lineage that has a session of that id; of a deleted one, that began with it. Raises `SessionNotFound`."""
@@ -129,6 +131,11 @@ class Feed:
             if not self._followers:
                 self._stop_looking()
 
+    def forget(self) -> None:
+        """Tell nothing more of what was read so far: something was erased."""
+        self._erasures += 1
+        self._wake_all()
+
     async def close(self) -> None:
         """Have every follower come to its end."""
         self._is_closed = True
@@ -141,10 +148,16 @@ class Feed:
     async def _batches(self, part: Part) -> AsyncGenerator[list[bytes], None]:
         is_level = False
         while not self._is_closed and (part.until_position is None or part.after_position < part.until_position):
+            erasures, told_to = self._erasures, part.after_position
             if is_level and (news := await self._next(part)) and part.until_version is None:
-                for batch in news.batches(part):
+                for last, batch in news.batches(part):
+                    if self._erasures != erasures:
+                        break  # it may hold what is no longer in the log, which is read instead
                     yield batch
-                part = part._replace(after_position=max(news.until, part.after_position))
+                    told_to = last
+                else:
+                    told_to = news.until
+                part = part._replace(after_position=max(told_to, part.after_position))
                 continue
             ends = await self._has_last_version(part)
             found = await self._log.select(part, BATCH_EVENTS, BATCH_BYTES)

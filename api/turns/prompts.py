@@ -24,6 +24,7 @@ from eventstore.events import (
     Event,
     ItemsAdded,
     Recalled,
+    SessionErased,
     SessionStarted,
     TurnCompleted,
     TurnRestarted,
@@ -143,25 +144,24 @@ class Prompts:
             alone = structs.replace(fact, items=fact.items[-fact.sent_alone :])
             prompt = prompt_of(None, alone, Session(stream))
         else:
-            await self._ensure_inherited(session)
-            recalled = await self._recalled(tenant, fact.recalled, _sent_at(beginning))
+            sent_at = _sent_at(beginning)
+            await self._ensure_inherited(tenant, before, sent_at)
+            recalled = await self._recalled(tenant, fact.recalled, sent_at)
             prompt = prompt_of(session.started, fact, session, recalled)
         return session, structs.replace(prompt, model=fact.upstream_model or fact.model)
 
-    async def _ensure_inherited(self, session: Session) -> None:
-        """Raise `ContentErased` where the session is a fork of what is not there any more."""
-        began: SessionStarted | None = session.started
-        before: int | None = None
+    async def _ensure_inherited(self, tenant: str, events: Iterable[Recorded], sent_at: int) -> None:
+        """Raise `ContentErased` where the events began as a fork of what was erased after the position `sent_at`."""
+        position, began = _newest_start(events)
         while began and (fork := began.forked_from) and fork.turn_id:
-            events = await self._log.read(lineage_stream(session.tenant, fork.root_id))
-            events = [event for event in events if before is None or event.position < before]
-            before = next((event.position for event in reversed(events) if _is_end(event.event, fork.turn_id)), None)
-            if before is None:
-                if any(isinstance(event.event, Erased) for event in events):
+            whole = await self._log.read(lineage_stream(tenant, fork.root_id))
+            before = [event for event in whole if event.position < position]
+            end = next((event.position for event in reversed(before) if _is_end(event.event, fork.turn_id)), None)
+            if end is None:
+                if _lost(before) - _erased_before(sent_at, whole):
                     raise ContentErased("What the turn goes on from was erased: its prompt can not be shown.")
                 return
-            starts = (event.event for event in reversed(events) if event.position < before)
-            began = next((event for event in starts if isinstance(event, SessionStarted)), None)
+            position, began = _newest_start(event for event in before if event.position < end)
 
     async def _recalled(self, tenant: str, recalled: Iterable[Recalled], position: int) -> tuple[bytes, ...]:
         """The message with what was recalled, from where it was said, as that was at a position."""
@@ -183,6 +183,27 @@ def _start_in(events: Iterable[Recorded], turn_id: str) -> tuple[Recorded, TurnS
         if isinstance(recorded.event, TurnStarted) and recorded.event.turn_id == turn_id:
             return recorded, recorded.event
     return None
+
+
+def _newest_start(events: Iterable[Recorded]) -> tuple[int, SessionStarted | None]:
+    """Where a lineage has begun last, and how."""
+    found: tuple[int, SessionStarted | None] = 0, None
+    for recorded in events:
+        if isinstance(recorded.event, SessionStarted):
+            found = recorded.position, recorded.event
+    return found
+
+
+def _lost(events: Iterable[Recorded]) -> set[int]:
+    """The positions of those that have no content any more."""
+    return {recorded.position for recorded in events if isinstance(recorded.event, Erased)}
+
+
+def _erased_before(position: int, events: Iterable[Recorded]) -> set[int]:
+    """The positions that had been erased by then: nobody was sent what they held."""
+    facts = (recorded.event for recorded in events if recorded.position < position)
+    runs = [run for fact in facts if isinstance(fact, SessionErased) for run in fact.ranges]
+    return {erased for first, last in runs for erased in range(first, last + 1)}
 
 
 def _is_end(event: Event, turn_id: str) -> bool:

@@ -229,6 +229,9 @@ class Rotations:
             shown_characters_max=summary.shown_max(wanted.limits.context_tokens, tokens_per_character),
         )
         written = await self._summary(order)
+        began = started or session.started
+        if began and began.forked_from and self._lineages.sessions.is_outdated(session):
+            return None  # what was erased meanwhile may be in the summary
         head, tail = session.current.counted(cut.head, len(transcript) - cut.tail_at)
         message = summary.message_of(compress.summary_role(transcript, cut), written.text, order.characters_max)
         rotated = CompressionRotated(
