@@ -32,6 +32,17 @@ def turnlog(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProce
     )
 
 
+def test_help_names_every_command_in_one_line_each_and_the_first_to_be_used_first(tmp_path: Path) -> None:
+    said = turnlog("--help", cwd=tmp_path).stdout.partition("Commands:\n")[2]
+    commands = [line.split()[0] for line in said.splitlines()]
+    assert commands == ["serve", "keys", "audit", "replay", "backup", "restore", "export", "import", "erase", "bench"]
+    assert "..." not in said
+    said = turnlog("audit", "--help", cwd=tmp_path).stdout.partition("Commands:\n")[2]
+    commands = [line.split()[0] for line in said.splitlines()]
+    assert commands == ["show", "diff", "prompt", "verify", "prove", "checkpoint", "key", "verifier"]
+    assert "..." not in said
+
+
 async def _a_log(data: Path) -> None:
     log = await SqliteLog.open(data)
     await log.append(STREAM, 0, (session_started(), started("t1", "hello Ada")))
