@@ -13,6 +13,7 @@ from typing import Self, cast
 
 from eventstore import schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, BrokenChain, Row, check
+from eventstore.files import MISNAMED
 from eventstore.log import LogDamaged, LogUnavailable
 from eventstore.sqlite import LOG_FILE
 
@@ -107,3 +108,5 @@ def _readable() -> Iterator[None]:
         raise LogUnavailable(f"the log can not be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise LogDamaged(0, f"SQLite says: {error}") from error
+    except UnicodeDecodeError:
+        raise LogDamaged(0, MISNAMED) from None

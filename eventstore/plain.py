@@ -3,11 +3,11 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from eventstore import schema
-from eventstore.log import LogDamaged, LogUnavailable
+from eventstore.files import readable
+from eventstore.log import LogUnavailable
 
 CACHE_KIB = 16_384
 
@@ -29,14 +29,3 @@ def connect(directory: Path) -> sqlite3.Connection:
         on_failure.pop_all()
         return database
     raise AssertionError("unreachable: the stack does not swallow errors")
-
-
-@contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Say what SQLite says as the log's errors."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise LogUnavailable(f"the log can not be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogDamaged(0, f"SQLite says: {error}") from error

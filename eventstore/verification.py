@@ -22,9 +22,10 @@ from eventstore import erased, schema, structure
 from eventstore.chain import GENESIS
 from eventstore.checkpoint import Checkpoint
 from eventstore.diagnosis import Finding
+from eventstore.files import readable
 from eventstore.log import Head, LogDamaged
 from eventstore.peaks import Peak, Peaks
-from eventstore.plain import connect, readable
+from eventstore.plain import connect
 from eventstore.stretch import Claim, Run, Task, check
 from eventstore.vouched import Vouched, blame, reader
 from eventstore.workers import Crew
