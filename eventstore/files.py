@@ -9,6 +9,8 @@ from pathlib import Path
 from eventstore import schema
 from eventstore.log import LogDamaged, LogUnavailable
 
+MISNAMED = "SQLite finds it malformed, and names it in bytes that are no text"
+
 
 def immutable(path: Path) -> str:
     """A file in a directory that can not be written, such as a backup's, is read as it lies there: SQLite would put its
@@ -38,6 +40,8 @@ def readable() -> Iterator[None]:
         raise LogUnavailable(f"the log can not be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise LogDamaged(0, f"SQLite says: {error}") from error
+    except UnicodeDecodeError:  # SQLite names what it finds damaged, by a name that is no text any more
+        raise LogDamaged(0, MISNAMED) from None
 
 
 @contextlib.contextmanager

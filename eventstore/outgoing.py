@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 from eventstore import chain, schema
 from eventstore.chain import GENESIS, Row
-from eventstore.files import ensure_format, opened, readable
+from eventstore.files import MISNAMED, ensure_format, opened, readable
 from eventstore.log import Head, LogDamaged, LogUnavailable
 from eventstore.rows import undamaged
 
@@ -121,6 +121,8 @@ class Outgoing:
             raise LogUnavailable(f"the log can not be read: {error}") from error
         except sqlite3.DatabaseError as error:
             raise LogDamaged(after + len(rows) + 1, f"SQLite says: {error}") from error
+        except UnicodeDecodeError:
+            raise LogDamaged(after + len(rows) + 1, MISNAMED) from None
         return rows
 
 

@@ -115,7 +115,10 @@ def blame(finding: Finding, checkpoints: Sequence[Checkpoint], hashes: Hashes, h
     position = finding.position
     stored = _judged(checkpoints, hashes, head)
     if witness := _covering(stored, position):
-        reason = f"it was altered: its hash is still the one that was signed at {witness.signed_at}, and it has another"
+        reason = (
+            f"it was altered: the hash beside it is the one that was signed at {witness.signed_at}, "
+            "but what is there now hashes to another"
+        )
         return Finding(position, reason)
     if witness := _covering(_judged(checkpoints, _with(hashes, position, finding.linked), head), position):
         return Finding(position, f"its hash was altered: what was signed at {witness.signed_at} is what the event says")

@@ -174,6 +174,6 @@ def usable() -> Iterator[None]:
     """Tell what SQLite finds wrong with a file as `ViewsUnusable`."""
     try:
         yield
-    except (sqlite3.DatabaseError, TypeError) as error:
+    except (sqlite3.DatabaseError, TypeError, UnicodeDecodeError) as error:
         is_closed = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
         raise ViewsUnusable(f"views.db {'can not be used' if is_closed else 'is damaged'}: {error}") from error

@@ -46,7 +46,7 @@ async def furnished(data: Path) -> Path:
 async def test_a_backup_has_the_log_and_what_belongs_to_it_but_no_secrets(furnished: Path, tmp_path: Path) -> None:
     said = done("backup", tmp_path / "b", "--data", furnished).output
     size = (tmp_path / "b").stat().st_size
-    assert said.startswith(f"backed up 8 events up to position 8, {size} bytes, to {tmp_path}/b")
+    assert said.startswith(f"backed up 8 events to {tmp_path}/b ({size:,} bytes, with ")
     assert rows(tmp_path / "b") == rows(furnished / LOG_FILE)
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
     assert b"everything" not in (tmp_path / "b").read_bytes()
@@ -64,7 +64,7 @@ async def test_a_restored_directory_is_as_the_one_that_was_backed_up(
     done("backup", tmp_path / "b", "--data", furnished, *(["--with-keys"] if secrets else []))
     new = tmp_path / "there" / "new"
     restored = done("restore", tmp_path / "b", "--data", new).output
-    assert "restored 8 events up to position 8" in restored
+    assert "restored 8 events into" in restored
     assert rows(new / LOG_FILE) == rows(furnished / LOG_FILE)
     assert exported(new) == exported(furnished)
     assert names(new) == {"lock", LOG_FILE, "keys.json", "checkpoints.jsonl"} | (

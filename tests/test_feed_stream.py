@@ -205,7 +205,7 @@ async def test_who_reads_slowly_is_not_told_what_was_erased_meanwhile(server: Se
     async with asyncio.timeout(WAIT_S):
         with followed.following(Part(tenant="default", after_position=3)) as batches:
             told = asyncio.create_task(anext(batches))
-            while not followed._waiting:
+            while not followed._waiting:  # noqa: ASYNC110 (nothing tells that it waits)
                 await asyncio.sleep(0)
             await record(server, "s1", renamed)
             first = await told

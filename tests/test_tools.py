@@ -33,6 +33,17 @@ def turnlog(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProce
     )
 
 
+def test_help_names_every_command_in_one_line_each_and_the_first_to_be_used_first(tmp_path: Path) -> None:
+    said = turnlog("--help", cwd=tmp_path).stdout.partition("Commands:\n")[2]
+    commands = [line.split()[0] for line in said.splitlines()]
+    assert commands == ["serve", "keys", "audit", "replay", "backup", "restore", "export", "import", "erase", "bench"]
+    assert "..." not in said
+    said = turnlog("audit", "--help", cwd=tmp_path).stdout.partition("Commands:\n")[2]
+    commands = [line.split()[0] for line in said.splitlines()]
+    assert commands == ["show", "diff", "prompt", "verify", "prove", "checkpoint", "key", "verifier"]
+    assert "..." not in said
+
+
 async def _a_log(data: Path) -> None:
     log = await SqliteLog.open(data)
     await log.append(STREAM, 0, (session_started(), started("t1", "hello Ada")))
@@ -239,3 +250,18 @@ def test_a_directory_in_place_of_the_lock_is_told_as_what_it_is(tmp_path: Path) 
     told = turnlog("serve", cwd=tmp_path, TURNLOG_DATA="d", TURNLOG_API_KEY=KEY).stderr
     assert "can not be opened for writing" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["audit verify", "audit show s1", "backup b", "export", "replay --until 1 --into v", "serve"],
+)
+async def test_a_log_whose_tables_have_lost_their_names_is_damaged_in_a_sentence(tmp_path: Path, command: str) -> None:
+    await _a_log(tmp_path / "d")
+    file = tmp_path / "d" / "log.db"
+    content = file.read_bytes().replace(b"tableevents", b"table\x01\x01\x01\x01\x01\x80", 1)
+    file.write_bytes(content.replace(b"CREATE TABLE events", b"CREATX TABLE events", 1))
+    done = turnlog(*command.split(), "--data", "d", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Error: the log is damaged: SQLite finds it malformed" in done.stderr
+    assert "Traceback" not in done.stderr

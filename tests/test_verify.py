@@ -217,7 +217,7 @@ def test_a_row_that_was_signed_anew_is_told_from_one_that_was_only_changed(log: 
     for position in range(2, EVENTS):
         rewrite(log, [_forged(row) if row[0] == position else row for row in original])
         assert first(log).position == position
-        assert "its hash is still the one that was signed" in first(log).reason
+        assert "the hash beside it is the one that was signed" in first(log).reason
 
 
 def test_without_checkpoints_both_rows_of_a_broken_link_are_named(unsigned: Path) -> None:

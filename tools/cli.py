@@ -11,10 +11,10 @@ from tools.move.backup import backup
 from tools.move.export import export
 from tools.move.import_ import import_
 from tools.move.restore import restore
-from tools.options import GC_THRESHOLD, load_config
+from tools.options import GC_THRESHOLD, InOrder, load_config
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="turnlog")
 @click.option(
     "--config",
@@ -32,12 +32,12 @@ def main() -> None:
 
 
 main.add_command(serve.serve)
-main.add_command(replay.replay)
+main.add_command(keys.keys)
 main.add_command(audit)
-main.add_command(export)
-main.add_command(import_)
+main.add_command(replay.replay)
 main.add_command(backup)
 main.add_command(restore)
+main.add_command(export)
+main.add_command(import_)
 main.add_command(erase.erase)
-main.add_command(keys.keys)
 main.add_command(bench.bench)

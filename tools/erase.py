@@ -43,7 +43,7 @@ class Text(click.ParamType[str]):
 TEXT = Text()
 
 
-@click.command(short_help="Take what was said out of log and views for good.")
+@click.command(short_help="Take out what was said, for good.")
 @click.option("--session", type=TEXT, help="The session of this id, with all of its lineage; deleted ones, too.")
 @click.option("--conversation", type=TEXT, help="The sessions that this slug or conv_… id leads to, or has led to.")
 @click.option("--user", type=TEXT, help="The sessions that the user of this id has spoken in.")

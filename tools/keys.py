@@ -12,7 +12,7 @@ from tools.options import data_option, made
 
 @click.group()
 def keys() -> None:
-    """API keys and the tenants they open. A running server notices changes within a second."""
+    """Make, list and revoke API keys. A running server notices changes within a second."""
 
 
 @keys.command()

@@ -16,6 +16,13 @@ CONFIG_FILE = "turnlog.toml"
 GC_THRESHOLD = 50_000
 
 
+class InOrder(click.Group):
+    """A group whose help lists the commands as they were added: what is needed first stands first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click calls it so)
+        return list(self.commands)
+
+
 def option(flag: str, *more: str, **settings: Any) -> Callable[[F], F]:
     """An option whose environment variable is its name behind `TURNLOG_`."""
     name = flag.lstrip("-").partition("/")[0].upper().replace("-", "_")

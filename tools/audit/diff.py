@@ -21,7 +21,7 @@ _COLOURS = {"-": "red", "+": "green", " ": None}
 _TIMES = frozenset({"started_at", "ended_at", "last_active"})
 
 
-@click.command(short_help="What changed in a session between two moments.")
+@click.command(short_help="Show what changed in a session between two moments.")
 @click.argument("session")
 @click.argument("from_", metavar="FROM", type=MOMENT)
 @click.argument("to", metavar="TO", type=MOMENT)

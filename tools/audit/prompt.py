@@ -13,7 +13,7 @@ from eventstore.sqlite import SqliteLog
 from tools.options import data_option
 
 
-@click.command(short_help="What the model was sent for a turn.")
+@click.command(short_help="Print what the model was sent for a turn.")
 @click.argument("turn")
 @click.option("--tenant", default="default", show_default=True, help="Whose turn it is.")
 @data_option

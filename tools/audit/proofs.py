@@ -29,7 +29,7 @@ _output = click.option(
 )
 
 
-@click.command(short_help="Proof that an event was recorded, for the verifier.")
+@click.command(short_help="Write the proof that an event was recorded.")
 @click.argument("position", type=_POSITION)
 @click.option("--size", type=_SIZE, help="Size of the checkpoint to prove it by; else the newest that covers it.")
 @_output
@@ -50,7 +50,7 @@ def prove(position: int, size: int | None, output: Path, audit_key: Path | None,
         _write(output, proof_object(proof, notary.verifier))
 
 
-@click.command(short_help="A signed checkpoint of the log as it is now.")
+@click.command(short_help="Sign a checkpoint of the log as it is now.")
 @click.option("--since", type=_SIZE, help="A size; proves that the checkpoint continues the log of that size.")
 @_output
 @audit_key_option
@@ -65,7 +65,7 @@ def checkpoint(since: int | None, output: Path, audit_key: Path | None, data: Pa
         _write(output, checkpoint_object(newest, notary.verifier, continued))
 
 
-@click.command(short_help="The log's public key, to give to whoever verifies.")
+@click.command(short_help="Print the log's public key, for whoever verifies.")
 @audit_key_option
 @data_option
 def key(audit_key: Path | None, data: Path) -> None:
@@ -76,7 +76,7 @@ def key(audit_key: Path | None, data: Path) -> None:
         raise click.ClickException(str(error)) from error
 
 
-@click.command(short_help="The program that verifies proofs: one file for any Python.")
+@click.command(short_help="Write the program that verifies proofs: one file, any Python.")
 @_output
 def verifier(output: Path) -> None:
     """Write verifier.py: it needs nothing of turnlog but a public key, and says what a proof proves."""
@@ -131,4 +131,4 @@ def _write_text(output: Path, text: str) -> None:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{output} can not be written: {error.strerror or error}") from error
-    click.echo(f"Wrote {output}.", err=True)
+    click.echo(f"wrote {output}", err=True)

@@ -20,7 +20,7 @@ LINE_CHARACTERS = 200
 SAID_CHARACTERS = 100
 
 
-@click.command(short_help="A session's events, one line each.")
+@click.command(short_help="Show a session's events, one line each.")
 @click.argument("session")
 @click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
 @click.option("--as-of", type=MOMENT, default=None, help="Nothing that came after this position or time.")
@@ -63,7 +63,7 @@ def _line(recorded: Recorded) -> str:
     head = (
         f"{recorded.position:>8} {recorded.version:>5} {rfc3339(recorded.recorded_us)} {type_name(recorded.event):<20}"
     )
-    line = f"{head} {plain(' '.join(content.split()))}"
+    line = f"{head} {plain(' '.join(content.split()))}".rstrip()
     return line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"
 
 

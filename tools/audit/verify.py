@@ -35,7 +35,7 @@ class _Key(click.ParamType[VerifierKey]):
             self.fail(f"{error}; expected what 'turnlog audit key' prints", param, ctx)
 
 
-@click.command("verify", short_help="Whether the whole log is what was recorded.")
+@click.command("verify", short_help="Check that the whole log is what was recorded.")
 @click.option("--key", type=_Key(), help="The public key to believe; else that of the data directory's own.")
 @click.option(
     "--remember",

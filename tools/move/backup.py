@@ -12,7 +12,7 @@ from tools.options import data_option
 from tools.progress import counted
 
 
-@click.command(short_help="The log in one file, while serving.")
+@click.command(short_help="Copy the log into one file, while serving.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @click.option(
@@ -30,8 +30,6 @@ def backup(file: Path, force: bool, with_keys: bool, data: Path) -> None:
             copied = back_up(data, path, names, progress)
     except (LogError, OSError) as error:
         raise click.ClickException(f"{said(error)}. There is no backup.") from error
-    beside = f", and {', '.join(copied.files)}" if copied.files else ""
-    click.echo(
-        f"backed up {copied.head.position} events up to position {copied.head.position}, "
-        f"{path.stat().st_size} bytes, to {file}{beside}"
-    )
+    beside = f", with {', '.join(copied.files)}" if copied.files else ""
+    size = f"{path.stat().st_size:,} bytes"
+    click.echo(f"backed up {copied.head.position:,} events to {file} ({size}{beside})")

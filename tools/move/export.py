@@ -21,7 +21,7 @@ from tools.progress import bar
 POSITION = click.IntRange(min=0, max=2**63 - 1)
 
 
-@click.command(short_help="The log as lines of JSON.")
+@click.command(short_help="Write the log as lines of JSON.")
 @click.option(
     "-o", "--output", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write there and not to standard output; compressed where it ends in .gz.",
@@ -58,8 +58,8 @@ def export(
     except BrokenPipeError:
         raise  # whoever reads standard output has seen enough: click knows
     except (LogError, OSError) as error:
-        raise click.ClickException(f"{said(error)}. There is no whole export.") from error
-    click.echo(f"exported {count} events" + (f" to {file}" if file else ""), err=True)
+        raise click.ClickException(f"{said(error)}. Nothing whole was exported.") from error
+    click.echo(f"exported {count:,} events" + (f" to {file}" if file else ""), err=True)
 
 
 def _part(log: Outgoing, after: int, until: Moment | None) -> tuple[Header, Iterator[list[Row]]]:

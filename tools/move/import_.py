@@ -35,7 +35,7 @@ class BadLine(Exception):
         super().__init__(f"line {number}: {reason}")
 
 
-@click.command("import", short_help="Take up an exported log.")
+@click.command("import", short_help="Take up an exported log, or what hermes-agent holds.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="FILE|-")
 @click.option(
     "--from-hermes",
@@ -75,7 +75,7 @@ def _import_export(file: Path, data: Path) -> None:
         raise click.ClickException(f"{name}: {reason}. Nothing was imported.") from error
     except (LogError, OSError) as error:
         raise click.ClickException(f"{said(error)}. Nothing was imported.") from error
-    click.echo(f"imported {header.until - header.after} events up to position {header.until} into {data}", err=True)
+    click.echo(f"imported {header.until - header.after:,} events up to position {header.until:,} into {data}", err=True)
     if erased:
         click.echo(f"erased {erased} events that the log still held: the next start rids its files of them", err=True)
 

@@ -15,7 +15,7 @@ from tools.options import data_option
 from tools.progress import counted
 
 
-@click.command(short_help="A backup becomes a data directory.")
+@click.command(short_help="Make a data directory of a backup.")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--force", is_flag=True, help="Set aside what is in the way, in a directory beside it.")
 @data_option
@@ -32,8 +32,8 @@ def restore(file: Path, force: bool, data: Path) -> None:
         ) from error
     except (LogError, OSError) as error:
         raise click.ClickException(f"{file} can not be restored: {said(error)}. Nothing was restored.") from error
-    beside = f", and {', '.join(copied.files)}" if copied.files else ""
-    click.echo(f"restored {copied.head.position} events up to position {copied.head.position} into {data}{beside}")
+    beside = f" (with {', '.join(copied.files)})" if copied.files else ""
+    click.echo(f"restored {copied.head.position:,} events into {data}{beside}")
     if copied.aside:
         click.echo(f"What was there is in {copied.aside} now: no erasure reaches into it, so remove it in time.")
     if {PUBLIC_FILE, CHECKPOINTS_FILE} & set(copied.files) and not (data / KEY_FILE).exists():
