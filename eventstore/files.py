@@ -38,6 +38,8 @@ def readable() -> Iterator[None]:
         raise LogUnavailable(f"the log can not be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise LogDamaged(0, f"SQLite says: {error}") from error
+    except UnicodeDecodeError as error:  # what SQLite quotes is no text, and so its error never came to be one
+        raise LogDamaged(0, "SQLite stumbles over bytes that are no text where names were written") from error
 
 
 @contextlib.contextmanager
