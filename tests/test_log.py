@@ -25,6 +25,7 @@ from eventstore.log import (
     Recorded,
     VersionConflict,
 )
+from eventstore.plain import connect
 from eventstore.sqlite import SqliteLog
 from tests.support.facts import STREAM, completed, session_started, started
 
@@ -355,6 +356,19 @@ async def test_an_event_of_a_newer_turnlog_is_never_skipped(data: Path) -> None:
         await log.read(STREAM)
     assert unreadable.value.position == 2
     await log.close()
+
+
+async def test_a_log_whose_tables_are_named_in_garbage_is_damaged(data: Path) -> None:
+    """SQLite quotes what it stumbles over, and that is no text."""
+    await _small_log(data)
+    content = (data / "log.db").read_bytes()
+    damaged = content.replace(b"tableevents", b"table\x80vents").replace(b"CREATE TABLE events", b"CREATE TABLE eve,ts")
+    (data / "log.db").write_bytes(damaged)
+    for opened in (SqliteLog.open, SqliteLog.open_read_only):
+        with pytest.raises(LogDamaged):
+            await opened(data)
+    with pytest.raises(LogDamaged):
+        connect(data)
 
 
 async def test_a_file_that_is_no_log_is_refused(data: Path) -> None:
