@@ -40,13 +40,8 @@ def readable() -> Iterator[None]:
         raise LogUnavailable(f"the log can not be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise LogDamaged(0, f"SQLite says: {error}") from error
-<<<<<<< HEAD
     except UnicodeDecodeError:  # SQLite names what it finds damaged, by a name that is no text any more
         raise LogDamaged(0, MISNAMED) from None
-=======
-    except UnicodeDecodeError as error:  # what SQLite quotes is no text, and so its error never came to be one
-        raise LogDamaged(0, "SQLite stumbles over bytes that are no text where names were written") from error
->>>>>>> tidy5
 
 
 @contextlib.contextmanager

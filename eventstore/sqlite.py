@@ -245,11 +245,7 @@ async def _tidy(path: Path, had_beside: bool) -> None:
     """
     if had_beside or not _has_beside(path):
         return
-<<<<<<< HEAD
-    with contextlib.suppress(aiosqlite.DatabaseError, UnicodeDecodeError):
-=======
     with contextlib.suppress(aiosqlite.DatabaseError, UnicodeDecodeError):  # whoever reads a damaged file says so
->>>>>>> tidy5
         async with aiosqlite.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True) as last:
             await last.execute_fetchall("SELECT count(*) FROM sqlite_master")
 
