@@ -68,8 +68,8 @@ from api.turns.said_before import SaidBefore
 from api.turns.search import Search
 from api.turns.service import Turns
 from api.wire import feed as feed_wire
-from eventstore.audit_key import KEY_FILE, AuditKeyLost, of_log, publish
 from eventstore.log import EventLog
+from eventstore.proofs.audit_key import KEY_FILE, AuditKeyLost, of_log, publish
 from eventstore.sqlite import SqliteLog
 from projections.runner import VIEWS_FILE, Runner
 from projections.still import StillViews

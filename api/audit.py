@@ -14,12 +14,12 @@ from typing import TypeVar
 
 import structlog
 
-from eventstore.audit_key import AuditKeyProblem
-from eventstore.checkpoint import Checkpoint
 from eventstore.events import parse_stream
 from eventstore.log import LogError
-from eventstore.notary import Notary, Proof
-from eventstore.note import VerifierKey
+from eventstore.proofs.audit_key import AuditKeyProblem
+from eventstore.proofs.checkpoint import Checkpoint
+from eventstore.proofs.notary import Notary, Proof
+from eventstore.proofs.note import VerifierKey
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from api import audit
 from api.models import model
 from api.problem import Problem
 from api.turns import refusals
-from eventstore import audit_key, log, notary
+from eventstore import log
+from eventstore.proofs import audit_key, notary
 from projections.runner import ViewsUnavailable
 from projections.store import ViewsUnusable
 

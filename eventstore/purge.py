@@ -21,7 +21,7 @@ import aiosqlite
 
 from eventstore import chain, schema
 from eventstore.log import LogUnavailable, NotPurged
-from eventstore.whole import sync
+from eventstore.moving.whole import sync
 
 MARKER_FILE = "erasing"
 ROWS_MAX = 500

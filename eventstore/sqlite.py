@@ -31,9 +31,9 @@ from eventstore.log import (
     Selected,
     VersionConflict,
 )
+from eventstore.moving.whole import discard
 from eventstore.purge import Marker
 from eventstore.rows import decoded, undamaged
-from eventstore.whole import discard
 from eventstore.writer import BATCH_ROWS_MAX, Writer
 
 LOG_FILE = schema.LOG_FILE

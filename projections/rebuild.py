@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from eventstore.events import ItemRemoved, SessionDeleted
 from eventstore.log import EventLog, Recorded
-from eventstore.whole import sync
+from eventstore.moving.whole import sync
 from projections.store import ViewStore
 from projections.succession import remove
 from projections.view import Deletion, View

@@ -10,7 +10,7 @@ file goes first, with all that is beside it, and then the new one gets its name.
 
 from pathlib import Path
 
-from eventstore.whole import sync
+from eventstore.moving.whole import sync
 
 
 def next_of(path: Path) -> Path:

@@ -14,9 +14,9 @@ from api import audit as audit_room
 from api import keys as keyring
 from api.audit import Audit, AuditNotReady, CheckpointNotFound
 from api.context import AUDIT
-from eventstore.audit_key import KEY_FILE, PUBLIC_FILE
-from eventstore.checkpoint import CHECKPOINTS_FILE
 from eventstore.log import LogUnavailable
+from eventstore.proofs.audit_key import KEY_FILE, PUBLIC_FILE
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE
 from tests.support.audited import NOW_US, a_log, change, notary_of, verify, written_anew
 from tests.support.server import Process, Server, serving
 from tests.test_tools import turnlog

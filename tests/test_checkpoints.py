@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import audit_key, checkpoint
-from eventstore.audit_key import KEY_FILE, PUBLIC_FILE, AuditKeyProblem, load, load_or_make, publish
-from eventstore.checkpoint import CHECKPOINTS_FILE, Checkpoint
 from eventstore.log import LogDamaged, LogRewritten, LogUnavailable
-from eventstore.merkle import EMPTY_ROOT, is_consistent, is_included
-from eventstore.notary import CheckpointsUnusable, Notary
+from eventstore.proofs import audit_key, checkpoint
+from eventstore.proofs.audit_key import KEY_FILE, PUBLIC_FILE, AuditKeyProblem, load, load_or_make, publish
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE, Checkpoint
+from eventstore.proofs.merkle import EMPTY_ROOT, is_consistent, is_included
+from eventstore.proofs.notary import CheckpointsUnusable, Notary
 from tests.support.audited import NOW_US, a_log, change, notary_of, written_anew
 
 

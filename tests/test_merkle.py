@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore.merkle import EMPTY_ROOT, LeavesChanged, Tree, is_consistent, is_included, leaf
+from eventstore.proofs.merkle import EMPTY_ROOT, LeavesChanged, Tree, is_consistent, is_included, leaf
 
 # The eight leaves that Certificate Transparency's implementations are tested with, and the roots of 0 to 8 of them.
 CT_LEAVES = [

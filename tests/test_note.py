@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.note import NoteInvalid, SignerKey, VerifierKey, check_name
+from eventstore.proofs.note import NoteInvalid, SignerKey, VerifierKey, check_name
 
 # The example of golang.org/x/mod/sumdb/note, whose notes ours are.
 SIGNER = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"

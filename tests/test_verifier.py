@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from api.wire.audit import checkpoint_object, proof_object
 from eventstore.events import TurnStarted
-from eventstore.notary import Notary
+from eventstore.proofs.notary import Notary
 from tests.support.audited import NOW_US, STREAM, a_log, change, notary_of, verify, written_anew
 from tools.audit import verifier
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventstore.chain import digest
-from eventstore.diagnosis import Finding
 from eventstore.events import SessionErased, TurnCompleted, encode
 from eventstore.log import LogError
+from eventstore.verifying.diagnosis import Finding
 from tests.support.facts import T0_US
 from tests.support.tampering import (
     ERASED,

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from eventstore import verification
 from eventstore.chain import GENESIS
-from eventstore.checkpoint import CHECKPOINTS_FILE
 from eventstore.events import SessionRenamed
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE
 from eventstore.sqlite import SqliteLog
-from eventstore.verification import Whole, verify
-from eventstore.vouched import filed
-from eventstore.workers import Crew, Worker
+from eventstore.verifying import verification
+from eventstore.verifying.verification import Whole, verify
+from eventstore.verifying.vouched import filed
+from eventstore.verifying.workers import Crew, Worker
 from tests.support.server import Process, Server
 from tests.support.tampering import (
     KEPT,

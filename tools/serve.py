@@ -19,8 +19,8 @@ from api.models.upstream import Timeouts
 from api.server import serve as run
 from api.settings import HistoryOnFailure, RunsAfterCrash, Settings
 from api.turns.compress import Compression
-from eventstore.audit_key import AuditKeyProblem
 from eventstore.log import LogError
+from eventstore.proofs.audit_key import AuditKeyProblem
 from projections.runner import ViewsUnavailable
 from projections.store import ViewsUnusable
 from tools import logs, readonly

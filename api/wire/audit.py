@@ -9,9 +9,9 @@ import msgspec
 from api.problem import Problem
 from api.wire.query import SAID_BACK_MAX, Parameter
 from eventstore.chain import Row, digest, is_erased
-from eventstore.checkpoint import Checkpoint
-from eventstore.notary import Proof
-from eventstore.note import VerifierKey
+from eventstore.proofs.checkpoint import Checkpoint
+from eventstore.proofs.notary import Proof
+from eventstore.proofs.note import VerifierKey
 
 DIGITS_MAX = 18  # what SQLite and every JSON reader for whole numbers take
 

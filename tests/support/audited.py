@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eventstore.audit_key import KEY_FILE, load_or_make
-from eventstore.notary import Notary
+from eventstore.proofs.audit_key import KEY_FILE, load_or_make
+from eventstore.proofs.notary import Notary
 from eventstore.sqlite import SqliteLog
 from tests.support.facts import started
 from tools.audit import verifier

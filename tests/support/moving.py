@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from eventstore.chain import Row
 from eventstore.events import Event
-from eventstore.outgoing import START, Outgoing
+from eventstore.moving.outgoing import START, Outgoing
 from eventstore.sqlite import LOG_FILE, SqliteLog
 from tests.support.facts import completed, session_started, started
 from tools.cli import main

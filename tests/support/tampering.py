@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from eventstore import chain, schema
-from eventstore.audit_key import KEY_FILE, load_or_make
-from eventstore.checkpoint import CHECKPOINTS_FILE, Checkpoint, add
 from eventstore.events import ConversationAdvanced, ConversationCreated, Event, SessionDeleted, SessionErased
-from eventstore.merkle import Tree
-from eventstore.note import VerifierKey
+from eventstore.proofs.audit_key import KEY_FILE, load_or_make
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE, Checkpoint, add
+from eventstore.proofs.merkle import Tree
+from eventstore.proofs.note import VerifierKey
 from eventstore.sqlite import SqliteLog
-from eventstore.verification import Verified, verify
-from eventstore.vouched import filed
+from eventstore.verifying.verification import Verified, verify
+from eventstore.verifying.vouched import filed
 from tests.support.facts import T0_US, completed, session_started, started
 
 Row: TypeAlias = tuple[Any, ...]

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from api.settings import Settings
-from eventstore.audit_key import KEY_FILE
+from eventstore.proofs.audit_key import KEY_FILE
 from tools.options import option, together
 
 _DEFAULT = Settings(data=Path())

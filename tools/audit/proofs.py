@@ -9,10 +9,10 @@ import click
 import msgspec
 
 from api.wire.audit import CheckpointObject, ProofObject, checkpoint_object, proof_object
-from eventstore.audit_key import AuditKeyProblem, public_key
-from eventstore.checkpoint import Checkpoint
 from eventstore.log import LogError
-from eventstore.notary import Notary
+from eventstore.proofs.audit_key import AuditKeyProblem, public_key
+from eventstore.proofs.checkpoint import Checkpoint
+from eventstore.proofs.notary import Notary
 from tools.audit import verifier as verifier_file
 from tools.audit.key_options import audit_key_option, key_path
 from tools.options import data_option

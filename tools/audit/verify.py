@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from eventstore.audit_key import AuditKeyProblem, public_key
 from eventstore.chain import DIGEST_BYTES
-from eventstore.checkpoint import CHECKPOINTS_FILE
 from eventstore.log import LogError
-from eventstore.note import NoteInvalid, VerifierKey
-from eventstore.verification import Progress, Verified, Whole, verify
-from eventstore.vouched import Filed, filed
+from eventstore.proofs.audit_key import AuditKeyProblem, public_key
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE
+from eventstore.proofs.note import NoteInvalid, VerifierKey
+from eventstore.verifying.verification import Progress, Verified, Whole, verify
+from eventstore.verifying.vouched import Filed, filed
 from tools.audit.key_options import audit_key_option, key_path
 from tools.options import data_option
 from tools.progress import bar

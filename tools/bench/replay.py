@@ -7,7 +7,7 @@ from pathlib import Path
 import uvloop
 
 from eventstore.sqlite import SqliteLog
-from eventstore.verification import verify
+from eventstore.verifying.verification import verify
 from projections.rebuild import rebuild
 from projections.runner import VIEWS_FILE
 from projections.session import Session

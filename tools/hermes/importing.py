@@ -18,8 +18,8 @@ from eventstore.events import (
     TurnStarted,
     parse_stream,
 )
-from eventstore.incoming import taking_in
 from eventstore.log import LogError, Recorded
+from eventstore.moving.incoming import taking_in
 from eventstore.sqlite import LOG_FILE, SqliteLog
 from tools.hermes.facts import Dated
 from tools.hermes.lineage import Lineage

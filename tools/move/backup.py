@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from eventstore.backup import back_up
 from eventstore.log import LogError
+from eventstore.moving.backup import back_up
 from tools.move.belongings import OPEN, SECRET
 from tools.move.output import ensure_free, said
 from tools.options import data_option

@@ -9,7 +9,7 @@ from api.wire.moment import Moment
 from eventstore.chain import Row, is_erased
 from eventstore.events import CompressionRotated, lineage_stream, parse_stream
 from eventstore.log import LogError
-from eventstore.outgoing import Outgoing
+from eventstore.moving.outgoing import Outgoing
 from eventstore.rows import decoded
 from eventstore.sqlite import LOG_FILE
 from tools.moments import MOMENT

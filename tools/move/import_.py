@@ -12,8 +12,8 @@ import click
 
 from api.keys import DEFAULT_TENANT
 from eventstore.chain import Row
-from eventstore.incoming import Incoming, Unfit, taking_in
 from eventstore.log import LogError
+from eventstore.moving.incoming import Incoming, Unfit, taking_in
 from tools.hermes.importing import import_from_hermes
 from tools.move.lines import HEADER_BYTES_MAX, LINE_BYTES_MAX, Header, NotALine, decode, decode_header, erased_by
 from tools.move.output import said

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 import click
 
-from eventstore.whole import in_place_of
+from eventstore.moving.whole import in_place_of
 
 
 def ensure_free(path: Path, *, force: bool, data: Path) -> Path:

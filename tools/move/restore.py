@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from eventstore.audit_key import KEY_FILE, PUBLIC_FILE
-from eventstore.backup import Occupied
-from eventstore.backup import restore as put_back
-from eventstore.checkpoint import CHECKPOINTS_FILE
 from eventstore.log import LogError
+from eventstore.moving.backup import Occupied
+from eventstore.moving.backup import restore as put_back
+from eventstore.proofs.audit_key import KEY_FILE, PUBLIC_FILE
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE
 from tools.move.belongings import OF_THE_LOG, OPEN, SECRET
 from tools.move.output import said
 from tools.options import data_option

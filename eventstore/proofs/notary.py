@@ -8,14 +8,14 @@ whoever writes the log. The hashes that it reads are believed: that events match
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from eventstore import checkpoint as file
-from eventstore.audit_key import load, public_key
 from eventstore.chain import Row
-from eventstore.checkpoint import CHECKPOINTS_FILE, Checkpoint, Line
-from eventstore.hashes import Hashes
 from eventstore.log import LogError, LogRewritten
-from eventstore.merkle import LeavesChanged, Tree, is_included
-from eventstore.note import NoteInvalid, VerifierKey
+from eventstore.proofs import checkpoint as file
+from eventstore.proofs.audit_key import load, public_key
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE, Checkpoint, Line
+from eventstore.proofs.hashes import Hashes
+from eventstore.proofs.merkle import LeavesChanged, Tree, is_included
+from eventstore.proofs.note import NoteInvalid, VerifierKey
 
 BATCH_EVENTS = 4_096
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from eventstore.merkle import EMPTY_ROOT, TILE_LEAVES, node
+from eventstore.proofs.merkle import EMPTY_ROOT, TILE_LEAVES, node
 
 Peak: TypeAlias = tuple[int, bytes]  # so many leaves, and the root over them
 

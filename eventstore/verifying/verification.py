@@ -18,17 +18,18 @@ from typing import TypeAlias
 
 import msgspec
 
-from eventstore import erased, schema, structure
+from eventstore import schema
 from eventstore.chain import GENESIS
-from eventstore.checkpoint import Checkpoint
-from eventstore.diagnosis import Finding
 from eventstore.files import readable
 from eventstore.log import Head, LogDamaged
-from eventstore.peaks import Peak, Peaks
 from eventstore.plain import connect
-from eventstore.stretch import Claim, Run, Task, check
-from eventstore.vouched import Vouched, blame, reader
-from eventstore.workers import Crew
+from eventstore.proofs.checkpoint import Checkpoint
+from eventstore.proofs.peaks import Peak, Peaks
+from eventstore.verifying import erased, structure
+from eventstore.verifying.diagnosis import Finding
+from eventstore.verifying.stretch import Claim, Run, Task, check
+from eventstore.verifying.vouched import Vouched, blame, reader
+from eventstore.verifying.workers import Crew
 
 STRETCH_POSITIONS = 8_192
 WORKERS_MAX = 3

@@ -1,4 +1,4 @@
-"""Processes that check stretches of a log, beside the one that asks for it: `python -m eventstore.workers DIRECTORY`.
+"""Processes that check stretches of a log, beside the one that asks for it, run as a module with its directory.
 
 What goes in are tasks, what comes out is what was seen, each as its length in four bytes and then MessagePack. A worker
 ends with its input, so none outlives whoever started it. One that dies takes no answer with it: its tasks are done by
@@ -18,7 +18,7 @@ from typing import BinaryIO, Self, cast
 import msgspec
 
 from eventstore.plain import connect
-from eventstore.stretch import Seen, Task, check
+from eventstore.verifying.stretch import Seen, Task, check
 
 TASKS_AHEAD = 2  # one at work, one at hand
 _LENGTH_BYTES = 4
@@ -38,7 +38,7 @@ class Worker:
     def __init__(self, directory: Path) -> None:
         self.tasks: deque[Task] = deque()
         self._process = subprocess.Popen(  # noqa: S603 (this very program)
-            [sys.executable, "-P", "-m", "eventstore.workers", str(directory.absolute())],
+            [sys.executable, "-P", "-m", "eventstore.verifying.workers", str(directory.absolute())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -17,10 +17,10 @@ from eventstore.events import Event, encode, type_name
 from eventstore.files import ensure_format, opened, readable, writable
 from eventstore.lock import exclusive
 from eventstore.log import Head, LogError, LogUnavailable
-from eventstore.outgoing import BATCH_BYTES_MAX, BATCH_ROWS_MAX, START
+from eventstore.moving.outgoing import BATCH_BYTES_MAX, BATCH_ROWS_MAX, START
+from eventstore.moving.whole import beside, in_place_of
 from eventstore.purge import Marker
 from eventstore.sqlite import LOCK_FILE, LOG_FILE
-from eventstore.whole import beside, in_place_of
 
 STREAMS_MAX = 16_384  # whose versions are remembered
 CACHE_KIB = 65_536

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eventstore import schema
-from eventstore.checkpoint import CHECKPOINTS_FILE, Checkpoint, read
-from eventstore.diagnosis import Finding, Kind
-from eventstore.note import NoteInvalid, VerifierKey
-from eventstore.peaks import Peak, Peaks, subtrees
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE, Checkpoint, read
+from eventstore.proofs.note import NoteInvalid, VerifierKey
+from eventstore.proofs.peaks import Peak, Peaks, subtrees
+from eventstore.verifying.diagnosis import Finding, Kind
 
 HASHES_AT_ONCE = 8_192
 

@@ -16,9 +16,9 @@ import msgspec
 
 from eventstore import schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, SALT_BYTES
-from eventstore.diagnosis import Finding, diagnose
 from eventstore.events import STORED_TYPES, SessionErased, decode
-from eventstore.peaks import Peak, subtrees
+from eventstore.proofs.peaks import Peak, subtrees
+from eventstore.verifying.diagnosis import Finding, diagnose
 
 Run: TypeAlias = tuple[int, int]  # first and last position
 

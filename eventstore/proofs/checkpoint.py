@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventstore.merkle import HASH_BYTES
-from eventstore.note import NoteInvalid, SignerKey, VerifierKey, decode_base64
-from eventstore.whole import in_place_of, sync
+from eventstore.moving.whole import in_place_of, sync
+from eventstore.proofs.merkle import HASH_BYTES
+from eventstore.proofs.note import NoteInvalid, SignerKey, VerifierKey, decode_base64
 
 CHECKPOINTS_FILE = "checkpoints.jsonl"
 LINES_MAX = 2_000

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from eventstore.diagnosis import Finding
-from eventstore.stretch import Claim, Run
+from eventstore.verifying.diagnosis import Finding
+from eventstore.verifying.stretch import Claim, Run
 
 
 def malformed(claims: Iterable[Claim]) -> Finding | None:

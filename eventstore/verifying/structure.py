@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from eventstore import schema
-from eventstore.diagnosis import Finding
+from eventstore.verifying.diagnosis import Finding
 
 _MEANING = {
     "table": "it is not what turnlog writes",

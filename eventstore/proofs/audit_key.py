@@ -8,8 +8,8 @@ import os
 import secrets
 from pathlib import Path
 
-from eventstore.checkpoint import CHECKPOINTS_FILE
-from eventstore.note import KEY_BYTES, NoteInvalid, SignerKey, VerifierKey, check_name
+from eventstore.proofs.checkpoint import CHECKPOINTS_FILE
+from eventstore.proofs.note import KEY_BYTES, NoteInvalid, SignerKey, VerifierKey, check_name
 
 KEY_FILE = "audit.key"
 PUBLIC_FILE = "audit.pub"

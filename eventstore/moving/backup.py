@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from eventstore.chain import Row
-from eventstore.incoming import Incoming, Unfit, owned, written
 from eventstore.log import Head, LogDamaged, LogError
-from eventstore.outgoing import START, Outgoing
+from eventstore.moving.incoming import Incoming, Unfit, owned, written
+from eventstore.moving.outgoing import START, Outgoing
+from eventstore.moving.whole import beside, in_place_of, sync
 from eventstore.rows import decoded
 from eventstore.sqlite import LOG_FILE
-from eventstore.whole import beside, in_place_of, sync
 
 Progress: TypeAlias = Callable[[int, int], None]  # the position that was reached, and the last one
 

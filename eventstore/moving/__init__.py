@@ -1,0 +1,1 @@
+"""A log that goes from one place to another, as it is stored."""
