@@ -13,6 +13,7 @@ from typing import Self, cast
 
 from eventstore import schema
 from eventstore.chain import DIGEST_BYTES, GENESIS, BrokenChain, Row, check
+from eventstore.files import ensure_there
 from eventstore.log import LogDamaged, LogUnavailable
 from eventstore.sqlite import LOG_FILE
 
@@ -29,8 +30,7 @@ class Hashes:
     def open(cls, directory: Path) -> Self:
         """Raises `LogUnavailable` where there is no log, or none that this turnlog reads; `LogDamaged`."""
         path = directory / LOG_FILE
-        if not path.exists():
-            raise LogUnavailable(f"there is no log in {directory}: expected {path}")
+        ensure_there(path)
         is_closed = not os.access(directory, os.W_OK) and not path.with_name(path.name + "-wal").exists()
         uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
         with contextlib.ExitStack() as on_failure:

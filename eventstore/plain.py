@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eventstore import schema
+from eventstore.files import ensure_there
 from eventstore.log import LogDamaged, LogUnavailable
 
 CACHE_KIB = 16_384
@@ -15,8 +16,7 @@ CACHE_KIB = 16_384
 def connect(directory: Path) -> sqlite3.Connection:
     """The log in `directory`. Raises `LogUnavailable` where there is none that this turnlog reads, `LogDamaged`."""
     path = directory / schema.LOG_FILE
-    if not path.exists():
-        raise LogUnavailable(f"there is no log in {directory}: expected {path}")
+    ensure_there(path)
     is_closed = not os.access(directory, os.W_OK) and not path.with_name(path.name + "-wal").exists()
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
     with contextlib.ExitStack() as on_failure, readable():

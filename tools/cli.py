@@ -1,7 +1,12 @@
 """The command line: `turnlog …`."""
 
+import contextlib
+import errno
 import gc
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,11 +15,27 @@ from tools.audit.command import audit
 from tools.move.backup import backup
 from tools.move.export import export
 from tools.move.import_ import import_
+from tools.move.output import said
 from tools.move.restore import restore
 from tools.options import GC_THRESHOLD, load_config
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """Says in a sentence what no command has: that standard output is full, that a name is too long for any file."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command that is asked for."""
+        try:
+            return super().invoke(context)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever reads standard output has seen enough: click knows
+            with contextlib.suppress(OSError, ValueError):  # else Python tries to write the rest of it at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(said(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="turnlog")
 @click.option(
     "--config",
