@@ -50,10 +50,26 @@ async def test_a_key_that_is_not_a_file_is_not_waited_for(data: Path, tmp_path: 
 
 def test_a_full_standard_output_is_said_so(data: Path) -> None:
     asyncio.run(make_log(data))
-    command = [str(turnlog_command()), "audit", "show", "s1", "--data", str(data)]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+    for arguments in (("audit", "show", "s1"), ("export",), ("replay",)):
+        command = [str(turnlog_command()), *arguments, "--data", str(data)]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_closed_standard_output_is_said_so(data: Path) -> None:
+    asyncio.run(make_log(data))
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", str(turnlog_command()), "export", "--data", str(data)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: standard output is closed\n")
+
+
+def test_a_file_whose_name_is_not_text_is_written_and_named(data: Path, tmp_path: Path) -> None:
+    asyncio.run(make_log(data))
+    command = [str(turnlog_command()), "backup", NOT_TEXT, "--data", "data"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, b" to \xff\n" in done.stdout, (tmp_path / NOT_TEXT).exists()) == (0, True, True)
 
 
 @pytest.mark.parametrize(

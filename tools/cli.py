@@ -1,8 +1,8 @@
 """The command line: `turnlog …`."""
 
-import contextlib
 import errno
 import gc
+import io
 import os
 import sys
 from pathlib import Path
@@ -30,9 +30,20 @@ class _Commands(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # whoever reads standard output has seen enough: click knows
-            with contextlib.suppress(OSError, ValueError):  # else Python tries to write the rest of it at its end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.ClickException(said(error)) from error
+        finally:
+            if sys.stdout is not None:
+                _let_go()
+
+
+def _let_go() -> None:
+    """Drop what standard output can not take: else Python tries again at its end, and complains in words of its own."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # click sees to it
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -50,6 +61,10 @@ def main() -> None:
     """An event-sourced session service for LLM chat clients."""
     # Facts are acyclic and opted out of collection; what little is left to collect need not be looked for so often.
     gc.set_threshold(GC_THRESHOLD)
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are shown as the bytes that they are
 
 
 main.add_command(serve.serve)
