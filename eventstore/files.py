@@ -20,6 +20,19 @@ def immutable(path: Path) -> str:
     return "&immutable=1" if is_closed else ""
 
 
+def ensure_there(path: Path) -> None:
+    """Raise `LogUnavailable` unless the log's file is there, and a file: SQLite would wait for who writes a pipe."""
+    if not path.exists():
+        raise LogUnavailable(f"there is no log in {path.parent}: expected {path}")
+    ensure_file(path)
+
+
+def ensure_file(path: Path) -> None:
+    """Raise `LogUnavailable` where something else than a file is in the log's place."""
+    if path.exists() and not path.is_file():
+        raise LogUnavailable(f"{path} is not a file")
+
+
 def uri(path: Path, mode: str) -> str:
     """How SQLite is told to open the file: `ro`, `rw`, or `rwc` to make it where it lacks."""
     return f"{path.absolute().as_uri()}?mode={mode}{immutable(path) if mode == 'ro' else ''}"

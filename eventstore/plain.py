@@ -5,8 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from eventstore import schema
-from eventstore.files import ensure_format, readable, uri
-from eventstore.log import LogUnavailable
+from eventstore.files import ensure_format, ensure_there, readable, uri
 
 CACHE_KIB = 16_384
 
@@ -14,8 +13,7 @@ CACHE_KIB = 16_384
 def connect(directory: Path, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
     """The log in `directory`. Raises `LogUnavailable` where there is none that this turnlog reads, `LogDamaged`."""
     path = directory / schema.LOG_FILE
-    if not path.exists():
-        raise LogUnavailable(f"there is no log in {directory}: expected {path}")
+    ensure_there(path)
     with contextlib.ExitStack() as on_failure, readable():
         database = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, check_same_thread=False)
         on_failure.callback(database.close)

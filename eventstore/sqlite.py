@@ -17,7 +17,7 @@ import aiosqlite
 from eventstore import chain, places, schema
 from eventstore.chain import GENESIS, Row
 from eventstore.events import Event
-from eventstore.files import ensure_format, readable, uri
+from eventstore.files import ensure_file, ensure_format, ensure_there, readable, uri
 from eventstore.lock import exclusive
 from eventstore.log import (
     BYTES_MAX,
@@ -65,6 +65,7 @@ class SqliteLog:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as resources:
             resources.enter_context(exclusive(directory / LOCK_FILE))
+            ensure_file(directory / LOG_FILE)
             discard(directory / LOG_FILE)  # of an import or a restore that was killed: nothing is to lie about unseen
             writing = await _connect(resources, directory / LOG_FILE, "rwc")
             with readable():
@@ -84,8 +85,7 @@ class SqliteLog:
     async def open_read_only(cls, directory: Path) -> Self:
         """Open the log in `directory` for reading, beside a server or without one."""
         path = directory / LOG_FILE
-        if not path.exists():
-            raise LogUnavailable(f"there is no log in {directory}: expected {path}")
+        ensure_there(path)
         async with contextlib.AsyncExitStack() as resources:
             resources.push_async_callback(_tidy, path, _has_beside(path))
             reading = await _connect(resources, path, "ro")
@@ -231,6 +231,8 @@ async def _connect(resources: contextlib.AsyncExitStack, path: Path, mode: str) 
         uri(path, mode), uri=True, isolation_level=None, cached_statements=BATCH_ROWS_MAX + 16
     )
     with readable():
+        # Where this fails, aiosqlite's thread would outlive the loop that it tells so.
+        sqlite3.connect(uri(path, mode), uri=True).close()
         return await resources.enter_async_context(connection)
 
 

@@ -231,6 +231,14 @@ async def test_a_slug_that_has_led_to_two_of_a_users_sessions_keeps_nothing_of_e
     await server.get("/v1/conversations/talk", 404)
 
 
+async def test_what_nothing_was_found_of_is_in_no_log_line(
+    data: Path, upstream: Upstream, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(data, upstream=upstream.url) as server:
+        assert (await erase(server, 404, user="Zqnobody", why="law"))["code"] == "nothing_to_erase"
+    assert "Zqnobody" not in "".join(capfd.readouterr())
+
+
 async def test_nothing_of_another_tenant_is_erased_or_told(data: Path, upstream: Upstream) -> None:
     data.mkdir()
     acme, bravo = ({"authorization": f"Bearer {keys.add(data, name, name)}"} for name in ("acme", "bravo"))

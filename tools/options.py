@@ -71,7 +71,7 @@ def load_config(context: click.Context, _parameter: click.Parameter, path: Path 
             return None
     try:
         config = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not there, not text, not TOML, nested without end
         raise click.BadParameter(f"{path} can not be read: {error}") from error
     config = underscored(config)
     for name in ("model", "upstream"):

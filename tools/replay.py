@@ -70,7 +70,7 @@ def replay(data: Path, until: Moment | None, into: Path | None, verify: bool, na
 
 
 def _check_place(into: Path, data: Path) -> None:
-    if into.resolve().parent == data.resolve() and into.name.startswith(VIEWS_FILE.removesuffix(".db")):
+    if os.path.realpath(into.parent) == os.path.realpath(data) and into.name.startswith(VIEWS_FILE.removesuffix(".db")):
         raise click.UsageError(f"{into} is where a server keeps its own views: name another file, or leave --into out")
     if into.exists():
         raise click.UsageError(f"{into} exists: name a file that does not, nothing is overwritten")

@@ -111,7 +111,9 @@ class Erasures:
 
     def _done(self, task: asyncio.Task[list[ErasedLineage]]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):  # whoever asked may be gone
+        if task.cancelled() or isinstance(error := task.exception(), NothingToErase):
+            return  # what nothing was found of is named in that: it belongs into no log line
+        if error:  # whoever asked may be gone
             _log.warning("an erasure came to nothing, or is not over", reason=str(error))
 
     async def stop(self) -> None:

@@ -21,6 +21,9 @@ _TIME = re.compile(
 )
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _US = datetime.timedelta(microseconds=1)
+# What can be shown: a leap second and an offset lead out of it.
+_FIRST_US = (datetime.datetime.min.replace(tzinfo=datetime.UTC) - _EPOCH) // _US
+_LAST_US = (datetime.datetime.max.replace(tzinfo=datetime.UTC) - _EPOCH) // _US
 EXAMPLE = "2026-11-20T12:00:00Z"
 
 
@@ -47,7 +50,9 @@ class Moment(NamedTuple):
         """The moment in a sentence."""
         if self.position is not None:
             return f"position {self.position}"
-        return "now" if self.recorded_us is None else rfc3339(self.recorded_us)
+        if self.recorded_us is None:
+            return "now"
+        return rfc3339(min(max(self.recorded_us, _FIRST_US), _LAST_US))
 
 
 class AsOf(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 from eventstore import chain, schema
 from eventstore.chain import GENESIS, Row
-from eventstore.files import MISNAMED, ensure_format, opened, readable
+from eventstore.files import MISNAMED, ensure_format, ensure_there, opened, readable
 from eventstore.log import Head, LogDamaged, LogUnavailable
 from eventstore.rows import undamaged
 
@@ -33,8 +33,7 @@ class Outgoing:
 
         Raises `LogUnavailable` or `LogDamaged`, now and as rows are read.
         """
-        if not path.exists():
-            raise LogUnavailable(f"there is no log in {path.parent}: expected {path}")
+        ensure_there(path)
         with opened(path, "ro") as connection:
             with readable():
                 application = connection.execute("PRAGMA application_id").fetchone()[0]

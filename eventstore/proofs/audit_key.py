@@ -54,6 +54,8 @@ def publish(directory: Path, key: VerifierKey) -> None:
 
 def load(path: Path, name: str = "") -> SignerKey:
     """The key at `path`. Raises `AuditKeyProblem` where there is none, or one of another name than a given `name`."""
+    if path.exists() and not path.is_file():  # of a pipe, one would wait for whoever writes it
+        raise AuditKeyOutOfReach(f"the audit key {path} can not be read: it is not a file")
     try:
         with path.open("rb") as file:
             content = file.read(BYTES_MAX)

@@ -14,7 +14,7 @@ from tools.audit.difference import Difference, Shown, difference, transcripts
 from tools.audit.lineage import State, reading
 from tools.audit.transcript import lines, plain
 from tools.moments import MOMENT
-from tools.options import data_option
+from tools.options import data_option, text
 
 CONTEXT = 2  # entries that stayed, shown around those that did not
 _COLOURS = {"-": "red", "+": "green", " ": None}
@@ -22,10 +22,10 @@ _TIMES = frozenset({"started_at", "ended_at", "last_active"})
 
 
 @click.command(short_help="Show what changed in a session between two moments.")
-@click.argument("session")
+@click.argument("session", callback=text)
 @click.argument("from_", metavar="FROM", type=MOMENT)
 @click.argument("to", metavar="TO", type=MOMENT)
-@click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
+@click.option("--tenant", default="default", callback=text, show_default=True, help="Whose session it is.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @data_option
 def diff(session: str, from_: Moment, to: Moment, tenant: str, as_json: bool, data: Path) -> None:
@@ -93,8 +93,8 @@ def _show_messages(shown: Sequence[Shown]) -> None:
     if all(entry.sign == " " for entry in shown):
         return
     click.echo()
-    for text, sign in _with_context(shown):
-        click.secho(text, fg=_COLOURS[sign])
+    for line, sign in _with_context(shown):
+        click.secho(line, fg=_COLOURS[sign])
 
 
 def _with_context(shown: Sequence[Shown]) -> Iterator[tuple[str, str]]:

@@ -89,13 +89,11 @@ async def reading(data: Path, tenant: str, session_id: str) -> AsyncIterator[Lin
 
 
 async def _events(log: SqliteLog, data: Path, tenant: str, session_id: str) -> Sequence[Recorded]:
-    with contextlib.suppress(UnicodeEncodeError):  # bytes of a command line that are no text: no session is called so
-        if events := await log.read(lineage_stream(tenant, session_id)):
-            return events
-        if stream := await _rotated_into(log, tenant, session_id):
-            return await log.read(stream)
-    said = session_id.encode(errors="replace").decode()
-    raise click.ClickException(f"tenant '{tenant}' has no session '{said}' in {data}")
+    if events := await log.read(lineage_stream(tenant, session_id)):
+        return events
+    if stream := await _rotated_into(log, tenant, session_id):
+        return await log.read(stream)
+    raise click.ClickException(f"tenant '{tenant}' has no session '{session_id}' in {data}")
 
 
 async def _rotated_into(log: SqliteLog, tenant: str, session_id: str) -> str | None:

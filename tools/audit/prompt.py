@@ -10,12 +10,12 @@ from api.turns.prompts import Prompts, Sent
 from api.turns.refusals import Refusal
 from eventstore.log import LogError
 from eventstore.sqlite import SqliteLog
-from tools.options import data_option
+from tools.options import data_option, text
 
 
 @click.command(short_help="Print what the model was sent for a turn.")
-@click.argument("turn")
-@click.option("--tenant", default="default", show_default=True, help="Whose turn it is.")
+@click.argument("turn", callback=text)
+@click.option("--tenant", default="default", callback=text, show_default=True, help="Whose turn it is.")
 @data_option
 def prompt(turn: str, tenant: str, data: Path) -> None:
     """Print the body of the request that the model was sent for TURN, byte for byte, and nothing else.

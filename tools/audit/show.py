@@ -14,15 +14,15 @@ from eventstore.log import Recorded
 from tools.audit.lineage import reading
 from tools.audit.transcript import entries, lines, plain
 from tools.moments import MOMENT
-from tools.options import data_option
+from tools.options import data_option, text
 
 LINE_CHARACTERS = 200
 SAID_CHARACTERS = 100
 
 
 @click.command(short_help="Show a session's events, one line each.")
-@click.argument("session")
-@click.option("--tenant", default="default", show_default=True, help="Whose session it is.")
+@click.argument("session", callback=text)
+@click.option("--tenant", default="default", callback=text, show_default=True, help="Whose session it is.")
 @click.option("--as-of", type=MOMENT, default=None, help="Nothing that came after this position or time.")
 @click.option("--messages", "as_messages", is_flag=True, help="What was said, as the API shows it, instead of events.")
 @click.option("--json", "as_json", is_flag=True, help="Whole events, or messages, one JSON object a line.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from eventstore.moving.whole import in_place_of
 
 def ensure_free(path: Path, *, force: bool, data: Path) -> Path:
     """The path that can be written; raises `click.ClickException` where something must not be replaced."""
-    path = path.resolve()
-    if path.parent == data.resolve():
+    path = Path(os.path.realpath(path))  # and not resolve(), which a loop of links makes fail
+    if path.parent == Path(os.path.realpath(data)):
         raise click.ClickException(f"{path} is in the data directory: choose a place outside of it")
     if not path.parent.is_dir():
         raise click.ClickException(f"there is no directory {path.parent}")
