@@ -329,9 +329,10 @@ async def test_a_tool_shows_what_was_sent_beside_the_server_and_of_deleted_sessi
         await upstream.wait_for_requests(2)
     for shown_id, body in zip((answer["id"], response.id), upstream.bodies, strict=True):
         assert await audit(data, "prompt", shown_id) == (0, body + b"\n")
-    for wrong in ((answer["id"], "--tenant", "other"), ("\udcff",)):
-        code, told = await audit(data, "prompt", *wrong)
-        assert (code, told[:22]) == (1, b"Error: Turn not found:")
+    code, told = await audit(data, "prompt", answer["id"], "--tenant", "other")
+    assert (code, told[:22]) == (1, b"Error: Turn not found:")
+    code, told = await audit(data, "prompt", "\udcff")
+    assert (code, b"is not text in UTF-8" in told) == (2, True)
 
 
 async def audit(data: Path, command: str, *arguments: str) -> tuple[int, bytes]:
