@@ -28,7 +28,7 @@ def ensure_there(path: Path) -> None:
 def ensure_file(path: Path) -> None:
     """Raise `LogUnavailable` where something else than a file is in the log's place."""
     if path.exists() and not path.is_file():
-        raise LogUnavailable(f"{path} is not a file")
+        raise LogUnavailable(f"{path} can not be read: it is not a file")
 
 
 def uri(path: Path, mode: str) -> str:
@@ -51,6 +51,8 @@ def readable() -> Iterator[None]:
         raise LogUnavailable(f"the log can not be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise LogDamaged(0, f"SQLite says: {error}") from error
+    except UnicodeDecodeError as error:  # what SQLite says quotes the file
+        raise LogDamaged(0, "SQLite says what is wrong with it, in words that are no text") from error
 
 
 @contextlib.contextmanager

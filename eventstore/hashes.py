@@ -107,3 +107,5 @@ def _readable() -> Iterator[None]:
         raise LogUnavailable(f"the log can not be read: {error}") from error
     except sqlite3.DatabaseError as error:
         raise LogDamaged(0, f"SQLite says: {error}") from error
+    except UnicodeDecodeError as error:  # what SQLite says quotes the file
+        raise LogDamaged(0, "SQLite says what is wrong with it, in words that are no text") from error
