@@ -397,7 +397,10 @@ def encode(event: Event) -> bytes:
 
 def decode(data: bytes) -> Stored:
     """The event in `data`; raises `msgspec.DecodeError`. `why_not` then tells what is wrong with it."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def why_not(name: str, data: bytes) -> str | None:

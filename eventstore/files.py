@@ -30,7 +30,7 @@ def ensure_there(path: Path) -> None:
 def ensure_file(path: Path) -> None:
     """Raise `LogUnavailable` where something else than a file is in the log's place."""
     if path.exists() and not path.is_file():
-        raise LogUnavailable(f"{path} is not a file")
+        raise LogUnavailable(f"{path} can not be read: it is not a file")
 
 
 def uri(path: Path, mode: str) -> str:

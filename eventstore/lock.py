@@ -50,5 +50,5 @@ def exclusive(path: Path) -> Iterator[None]:
 def _holder(content: bytes) -> str:
     try:
         return str(msgspec.json.decode(content, type=Holder))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return "another process"

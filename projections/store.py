@@ -153,7 +153,7 @@ def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
     position, hash_, views = connection.execute("SELECT position, hash, views FROM checkpoint").fetchone()
     try:
         return Checkpoint(Head(position, hash_), msgspec.json.decode(views, type=HeldViews))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise ViewsUnusable("views.db was built by another version") from None
 
 

@@ -37,7 +37,7 @@ def test_what_is_in_the_place_of_the_log_and_not_a_file_is_not_waited_for(
     data.mkdir()
     make(data / "log.db")
     done = turnlog(*command, "--data", "data", cwd=tmp_path)
-    assert (done.returncode, "log.db is not a file" in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, "log.db can not be read: it is not a file" in done.stderr) == (1, True), done.stderr
     assert "Traceback" not in done.stderr
 
 

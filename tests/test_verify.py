@@ -399,6 +399,11 @@ def test_bytes_overwritten_anywhere_in_the_file_are_found_or_hold_nothing(change
         path.write_bytes(whole)
 
 
+def test_damage_of_which_sqlite_tells_in_words_that_are_no_text_is_told(log: Path, original: list[Row]) -> None:
+    content = (log / "log.db").read_bytes()
+    _damaged(log, content.replace(b"CREATE TRIGGER", b"CREATE\x80TRIGGER", 1), original)
+
+
 def test_a_file_that_was_cut_anywhere_is_found_out(log: Path, original: list[Row]) -> None:
     whole = (log / "log.db").read_bytes()
     for length in (*range(0, 200, 20), *range(500, len(whole), 1_021)):

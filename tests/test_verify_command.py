@@ -100,7 +100,7 @@ async def test_another_key_is_not_believed(tmp_path: Path, data: Path) -> None:
         (("--data", "file"), 2, "is a file"),
         (("--data", "text"), 1, "file is not a database"),
         (("--data", "newer"), 1, "the log has format 2; this turnlog reads format 1"),
-        (("--data", "directory"), 1, "is not a file"),
+        (("--data", "directory"), 1, "can not be read: it is not a file"),
         (("--key", "nonsense"), 2, "expected what 'turnlog audit key' prints"),
         (("--remember", "text"), 2, "is a directory"),
         (("--remember", "file"), 1, "file is not what --remember writes"),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from aiohttp import hdrs, web
 
-from api.boundary import admit
+from api.boundary import admit, log_failure
 from api.context import FEED, TENANT, answer
 from api.errors import problem_of
 from api.routes.events import EventStream
@@ -46,7 +46,9 @@ async def _follow(request: web.Request, part: Part) -> web.StreamResponse:
             except ConnectionError:
                 raise
             except Exception as error:  # noqa: BLE001 (the answer has begun: it can only be told in it)
-                await stream.send(feed.failing(problem_of(error)))
+                problem = problem_of(error)
+                log_failure(request, problem, error)
+                await stream.send(feed.failing(problem))
             return await stream.end()
 
 

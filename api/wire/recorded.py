@@ -57,7 +57,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, bytes):
         try:
             return msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a digest may well begin like a string
             return value.hex()
     if isinstance(value, list | tuple):
         return [_shown(entry) for entry in value]

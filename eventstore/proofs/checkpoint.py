@@ -97,7 +97,7 @@ def read(path: Path) -> Filed:
     for number, line in enumerate(content.splitlines(), 1):
         try:
             lines.append(_decode(line))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             torn.append(number)
     return Filed(lines, torn)
 

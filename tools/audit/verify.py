@@ -143,7 +143,7 @@ def _remembered(path: Path) -> Whole | None:
         return None
     except OSError as error:
         raise click.ClickException(f"{path} can not be read: {error.strerror or error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise click.ClickException(f"{path} is not what --remember writes: {error}") from error
     hashes = [whole.hash, *(root for _, root in whole.peaks)]
     leaves = [leaves for leaves, _ in whole.peaks]
