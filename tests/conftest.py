@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from eventstore.sqlite import SqliteLog
 from tests.support.server import Process, Server, serving
 from tests.support.upstream import Upstream, scripted_upstream
 
@@ -43,3 +44,11 @@ async def start(data: Path, upstream: Upstream) -> AsyncIterator[Callable[..., A
     for process in processes:
         if process.popen.returncode is None:
             await process.kill9()
+
+
+@pytest_asyncio.fixture
+async def log(data: Path) -> AsyncIterator[SqliteLog]:
+    """An open log in `data`."""
+    opened = await SqliteLog.open(data)
+    yield opened
+    await opened.close()

@@ -3,12 +3,10 @@
 import asyncio
 import multiprocessing
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
-import pytest_asyncio
 from freezegun import freeze_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,14 +26,6 @@ from eventstore.log import (
 from eventstore.plain import connect
 from eventstore.sqlite import SqliteLog
 from tests.support.facts import STREAM, completed, session_started, started
-
-
-@pytest_asyncio.fixture
-async def log(data: Path) -> AsyncIterator[SqliteLog]:
-    """An open log in `data`."""
-    opened = await SqliteLog.open(data)
-    yield opened
-    await opened.close()
 
 
 async def everything(log: SqliteLog) -> list[Recorded]:

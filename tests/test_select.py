@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,6 @@ parts = st.builds(
     until_version=st.none() | st.integers(0, 9),
     types=st.frozensets(st.sampled_from([cls.__name__ for cls in STORED_TYPES])) | st.just(frozenset()),
 )
-
-
-@pytest_asyncio.fixture
-async def log(data: Path) -> AsyncIterator[SqliteLog]:
-    """An open log in `data`."""
-    opened = await SqliteLog.open(data)
-    yield opened
-    await opened.close()
 
 
 async def everything(log: SqliteLog) -> list[Recorded]:

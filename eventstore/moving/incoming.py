@@ -157,14 +157,9 @@ def written(path: Path, journal: str = "WAL") -> Iterator[Incoming]:
     with opened(path, "rw") as connection:
         with writable(path):
             connection.executescript(schema.CREATE)
-            for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
-                connection.execute(f"PRAGMA {pragma}")
-            connection.execute("BEGIN")
-        incoming = Incoming(connection, path)
-        yield incoming
-        incoming.write()
+        with _filled(connection, path, ("journal_mode = OFF", "synchronous = OFF"), "BEGIN") as incoming:
+            yield incoming
         with writable(path):
-            connection.execute("COMMIT")
             connection.execute(f"PRAGMA journal_mode = {journal}")
 
 
@@ -173,13 +168,21 @@ def _continued(path: Path) -> Iterator[Incoming]:
     with opened(path, "rw") as connection:
         with readable():
             ensure_format(connection.execute("PRAGMA user_version").fetchone()[0])
+        with _filled(connection, path, ("journal_mode = WAL", "synchronous = FULL"), "BEGIN IMMEDIATE") as incoming:
+            yield incoming
         with writable(path):
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", f"cache_size = -{CACHE_KIB}"):
-                connection.execute(f"PRAGMA {pragma}")
-            connection.execute("BEGIN IMMEDIATE")
-        incoming = Incoming(connection, path)
-        yield incoming
-        incoming.write()
-        with writable(path):
-            connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@contextlib.contextmanager
+def _filled(connection: sqlite3.Connection, path: Path, pragmas: Iterable[str], begin: str) -> Iterator[Incoming]:
+    """What the body takes in, all of it in one transaction."""
+    with writable(path):
+        for pragma in (*pragmas, f"cache_size = -{CACHE_KIB}"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(begin)
+    incoming = Incoming(connection, path)
+    yield incoming
+    incoming.write()
+    with writable(path):
+        connection.execute("COMMIT")
